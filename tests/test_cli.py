@@ -1,0 +1,278 @@
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import faster_whisper
+import numpy as np
+import pytest
+import torch
+import whisper.utils
+from faster_whisper.transcribe import Word
+
+from whisper_sae_steer import cli, faster
+from whisper_sae_steer.cli import main
+from whisper_sae_steer.commands import options
+from whisper_sae_steer.commands import transcribe as command
+from whisper_sae_steer.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.weights import resolve
+
+SPEECH = Path(__file__).parent.parent / "samples" / "speech.ogg"
+ENDINGS = ("json", "srt", "tsv", "txt", "vtt")
+OURS = {"steer_alpha", "pack", "backend", "compute_type", "steer_language_detection"}
+
+
+def parsed(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def whisper_parser(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """The parser inside openai's command, caught where it would read the command line."""
+    caught: list[argparse.ArgumentParser] = []
+
+    def catch(self: argparse.ArgumentParser, *_: Any) -> None:
+        caught.append(self)
+        raise InterruptedError
+
+    module = import_module("whisper.transcribe")  # a function of that name hides it
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", catch)
+        with pytest.raises(InterruptedError):
+            module.cli()
+    return caught[0]
+
+
+def test_every_option_of_openai_whisper_has_its_name_and_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = argparse.ArgumentParser()
+    command.add_arguments(ours)
+    mine = {action.dest: action for action in ours._actions}
+    theirs = {action.dest: action for action in whisper_parser(monkeypatch)._actions}
+    assert set(mine) - set(theirs) == OURS
+    assert set(theirs) <= set(mine)
+    for name, action in theirs.items():
+        assert mine[name].option_strings == action.option_strings
+        assert mine[name].nargs == action.nargs
+        if name != "device":  # ours is looked up later: the help needs no torch
+            assert mine[name].default == action.default, name
+        if name not in ("language", "help"):
+            assert mine[name].choices == action.choices or set(mine[name].choices or ()) == set(
+                action.choices or ()
+            )
+
+
+def test_values_are_read_as_openai_whisper_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [
+        *("a.wav", "-o", "out", "-f", "srt", "--model", "tiny.en", "--language", "German"),
+        *(
+            "--beam_size",
+            "None",
+            "--best_of",
+            "3",
+            "--logprob_threshold",
+            "None",
+            "--fp16",
+            "False",
+        ),
+        *("--patience", "2", "--clip_timestamps", "1,2", "--suppress_tokens", "1,2,3"),
+        *("--temperature_increment_on_fallback", "None", "--word_timestamps", "True"),
+    ]
+    theirs = vars(whisper_parser(monkeypatch).parse_args(argv))
+    mine = vars(parsed(*argv))
+    assert {name: mine[name] for name in theirs if name != "device"} == {
+        name: value for name, value in theirs.items() if name != "device"
+    }
+
+
+def test_languages_are_openai_whispers(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {action.dest: action for action in whisper_parser(monkeypatch)._actions}
+    for name in theirs["language"].choices or ():
+        assert options.language(name) == name
+    for name in ("english", "EN", "Klingon", ""):
+        with pytest.raises(argparse.ArgumentTypeError):
+            options.language(name)
+
+
+def test_options_in_faster_whispers_terms() -> None:
+    args = parsed("a.wav", "--language", "German", "--beam_size", "None", "--verbose", "False")
+    given = command.faster_options(args)
+    assert given["language"] == "de"
+    assert given["beam_size"] == 1
+    assert given["suppress_tokens"] == [-1]
+    assert given["temperature"] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert given["log_progress"] is True
+    single = parsed("a.wav", "--temperature_increment_on_fallback", "None", "--temperature", "0.3")
+    assert command.faster_options(single)["temperature"] == [0.3]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "required"),
+        (["listen"], "invalid choice"),
+        (["bench", "latency"], "invalid choice"),
+        (["transcribe"], "required"),
+        (["transcribe", "a.wav", "--fp16", "yes"], "neither True nor False"),
+        (["transcribe", "a.wav", "--steer_alpha", "nan"], "no finite number"),
+        (["transcribe", "a.wav", "--suppress_tokens", "a"], "token ids"),
+        (["transcribe", "a.wav", "--language", "xx"], "no language"),
+        (["transcribe", "a.wav", "--highlight_words", "True"], "requires --word_timestamps True"),
+        (["transcribe", "a.wav", "--compute_type", "int8"], "--backend faster"),
+        (
+            ["transcribe", "a.wav", "--backend", "faster", "--carry_initial_prompt", "True"],
+            "no --carry_initial_prompt",
+        ),
+        (["transcribe", "a.wav", "--temperature_increment_on_fallback", "0"], "above 0"),
+        (["transcribe", "a.wav", "--model", "no-such-model"], "no-such-model"),
+        (["transcribe", "a.wav", "-o", str(SPEECH / "below")], "can be written to"),
+        (["transcribe", "a.wav", "--model", "tiny.en", "--pack", "none.safetensors"], "none.safe"),
+        (["info", "--model", "tiny.en", "--pack", "none.safetensors"], "none.safe"),
+        (["info", "--model", "no-such-model"], "no-such-model"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    argv: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert said in last
+    assert last.startswith("whisper-sae-steer")
+
+
+def test_device_and_compute_type_that_the_library_refuses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = ["transcribe", "a.wav", "--model", "tiny.en", "--pack", "none", "--backend", "faster"]
+    assert main([*base, "--device", "abacus"]) == 2
+    assert main([*base, "--compute_type", "int3"]) == 2
+    assert main([*base, "--device", "cpu:x"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all("can't load tiny.en" in line for line in lines)
+
+
+def test_control_c_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(_: argparse.Namespace) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_load", stop)
+    assert main(["transcribe", "a.wav"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_help_imports_no_torch_and_module_is_the_command() -> None:
+    code = (
+        "import sys; from whisper_sae_steer.cli import main\n"
+        "try: main(['transcribe', '--help'])\n"
+        "finally: sys.stderr.write(str('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "False"
+    assert "--steer_alpha" in done.stdout
+    asked = [sys.executable, "-m", "whisper_sae_steer", "--help"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert all(name in shown for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["info", "calibrate", "train", "bench fpr", "bench wer"])
+def test_every_command_shows_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"usage: whisper-sae-steer {name}" in capsys.readouterr().out
+
+
+def a_pack(folder: Path) -> Path:
+    """A pack for tiny.en whose gate is always shut: it labels, and edits nothing."""
+    weights = resolve("tiny.en")
+    one = torch.zeros(1, 384)
+    features = Features(torch.zeros(1, dtype=torch.long), one, torch.zeros(1), torch.zeros(1))
+    metadata = PackMetadata(
+        *("tiny.en", weights.fingerprint, 384, "additive", "attribution", "window"),
+        alpha_unit=1.0,
+        metrics={"FPR_text": 0.25},
+    )
+    one[0, 0] = 1
+    path = folder / "my.safetensors"
+    tensors = (features, torch.zeros(1), torch.tensor(9.0), features, one, torch.ones(1))
+    save_pack(SteeringPack(metadata, *tensors), path)
+    return path
+
+
+def test_faster_back_end_writes_what_whispers_writers_write(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    argv = ["transcribe", str(SPEECH), str(tmp_path / "missing.wav"), "-o", str(out)]
+    chosen = ["--model", "tiny.en", "--backend", "faster", "--steer_alpha", "0"]
+    assert main([*argv, *chosen, "--word_timestamps", "True", "--max_words_per_line", "4"]) == 1
+    assert sorted(path.name for path in out.iterdir()) == [f"speech.{end}" for end in ENDINGS]
+
+    plain = faster_whisper.WhisperModel(str(resolve("tiny.en").ct2_dir), device="cpu")
+    segments, _ = plain.transcribe(str(SPEECH), language="en", word_timestamps=True)
+    expected = [command.segment_dict(segment, i) for i, segment in enumerate(segments)]
+    result = json.loads((out / "speech.json").read_text())
+    assert result["segments"] == expected
+    assert result["language"] == "en"
+    assert "the train to the coast" in result["text"].lower()
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    writer: Any = whisper.utils.get_writer("srt", str(reference))
+    writer(result, str(SPEECH), {"max_words_per_line": 4})
+    assert (out / "speech.srt").read_text() == (reference / "speech.srt").read_text()
+
+
+def test_openai_back_end_equals_openai_whisper(tmp_path: Path) -> None:
+    argv = ["transcribe", str(SPEECH), "-o", str(tmp_path), "-f", "json", "--model", "tiny.en"]
+    pack = a_pack(tmp_path)
+    assert main([*argv, "--pack", str(pack), "--temperature", "0", "--beam_size", "2"]) == 0
+    steered = json.loads((tmp_path / "speech.json").read_text())
+    labels = [
+        {name: segment.pop(name) for name in ("speech_prob", "hallucination_risk")}
+        for segment in steered["segments"]
+    ]
+    assert labels
+    assert all(0 <= value <= 1 for label in labels for value in label.values())
+    assert main([*argv, "--pack", "none", "--beam_size", "2"]) == 0
+    assert json.loads((tmp_path / "speech.json").read_text()) == steered
+
+
+def test_segment_keeps_labels_and_openais_fields() -> None:
+    end: Any = np.float32(1)
+    word = Word(start=0.5, end=end, word=" hi", probability=0.5)
+    segment = faster.Segment(
+        *(7, 0, 0.5, end, " hi", [1], -0.1, 1.0, 0.1, [word], 0.0),
+        speech_prob=0.9,
+        hallucination_risk=0.1,
+    )
+    made = command.segment_dict(segment, 0)
+    assert json.loads(json.dumps(made)) == made
+    assert made["id"] == 0
+    assert made["words"] == [{"start": 0.5, "end": 1.0, "word": " hi", "probability": 0.5}]
+    assert (made["speech_prob"], made["hallucination_risk"]) == (0.9, 0.1)
+    assert segment.id == 7  # the caller's segment is left as it was
+
+
+def test_info_says_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = a_pack(tmp_path)
+    assert main(["info", "--model", "tiny.en", "--pack", str(pack), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    weights = resolve("tiny.en")
+    assert facts["ct2_dir"] == str(weights.ct2_dir)
+    assert facts["sha256"] == weights.sha256
+    assert facts["fingerprint"] == weights.fingerprint
+    assert (facts["pack"], facts["tap"]) == (str(pack), "encoder_output")
+    assert facts["pack_metadata"]["strategy"] == "additive"
+    assert main(["info", "--model", "tiny.en", "--pack", str(pack)]) == 0
+    shown = capsys.readouterr().out
+    for part in (str(pack), weights.sha256, str(weights.ct2_dir), "additive", "FPR_text", "0.25"):
+        assert part in shown

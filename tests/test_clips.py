@@ -1,0 +1,138 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from whisper_sae_steer.clips import Clip, read_folder, read_manifest, select
+from whisper_sae_steer.errors import AudioError, ManifestError
+from whisper_sae_steer.synthetic import clip as synthetic_clip
+from whisper_sae_steer.synthetic import write_wav
+
+HEADER = "path\tsplit\tkind\tclass\tseconds\tlanguage\ttext\tgroup\tsource\tlicence"
+RAIN = "nonspeech/dev/esc/rain/a.opus\tdev\tnonspeech\train\t5.00\t\t\tr1\tsomewhere\tCC0"
+MUSIC = "music/calib/lmms/b.opus\tcalib\tmusic\tloops\t\t\t\tr2\tsomewhere\tCC0"
+SPEECH = (
+    'speech/dev/libri/c.opus\tdev\tspeech\tspeech-de\t2.5\tde\tEr sagt: "ja\ts1\tsomewhere\tCC0'
+)
+
+
+def write(path: Path, *lines: str, end: str = "\n") -> Path:
+    path.write_bytes(end.join([*lines, ""]).encode())
+    return path
+
+
+def test_manifest_fields(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "m.tsv", HEADER, RAIN, MUSIC, SPEECH)
+    rain, music, speech = read_manifest(manifest)
+    assert rain == Clip(
+        path=tmp_path / "nonspeech/dev/esc/rain/a.opus",
+        key="nonspeech/dev/esc/rain/a.opus",
+        source="esc",
+        kind="nonspeech",
+        class_="rain",
+        language="",
+        text="",
+        group="r1",
+        seconds=5.0,
+    )
+    assert rain.path.is_absolute()
+    assert music.seconds is None
+    assert (speech.language, speech.text) == ("de", 'Er sagt: "ja')
+
+
+def test_manifest_filters(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "m.tsv", HEADER, RAIN, MUSIC, SPEECH)
+    assert [c.class_ for c in read_manifest(manifest, split="dev")] == ["rain", "speech-de"]
+    assert [c.class_ for c in read_manifest(manifest, kind="music")] == ["loops"]
+    assert len(read_manifest(manifest, kind=("music", "nonspeech"))) == 2
+    assert [c.source for c in read_manifest(manifest, source=["libri"])] == ["libri"]
+    with pytest.raises(ManifestError, match="sources of that split and kind: esc, libri"):
+        read_manifest(manifest, split="dev", source="lmms")
+
+
+def test_manifest_minimal_and_windows_line_ends(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "m.tsv", "\ufeffpath\tkind", "x/a.wav\tspeech", "", end="\r\n")
+    (clip,) = read_manifest(manifest)
+    assert (clip.source, clip.class_, clip.group, clip.kind) == ("x", "speech", "x/a.wav", "speech")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([""], "empty manifest"),
+        ([HEADER], "empty manifest"),
+        (["path\tsplit", "a\tdev"], "lacks kind"),
+        ([HEADER, RAIN, "a.wav\tdev"], "line 3: 2 cells, but the header has 10"),
+        ([HEADER, RAIN, RAIN], "line 3: .*listed twice"),
+        (["path\tkind", "a.wav\tnoise"], "line 2: kind 'noise' is none of"),
+        (["path\tkind", "\tspeech"], "line 2: no path"),
+        (["path\tkind\tseconds", "a.wav\tspeech\tlong"], "line 2: seconds 'long'"),
+    ],
+)
+def test_broken_manifest(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(write(tmp_path / "m.tsv", *lines))
+
+
+def test_manifest_missing_or_binary(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such manifest"):
+        read_manifest(tmp_path / "none.tsv")
+    with pytest.raises(ManifestError, match="not a readable UTF-8"):
+        read_manifest(tmp_path)
+    (tmp_path / "m.tsv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ManifestError, match="not a readable UTF-8"):
+        read_manifest(tmp_path / "m.tsv")
+
+
+def test_folder(tmp_path: Path) -> None:
+    noise = synthetic_clip("white", 0, seconds=(0.5, 0.5)).audio
+    root = tmp_path / "mine"
+    for name in ("rain/a.wav", "rain/b.wav", "street/a.wav"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_wav(root / name, noise)
+    (root / "rain/b.txt").write_text("  good\nmorning \n", encoding="utf-8")
+    clips = read_folder(root, "speech", language="en")
+    assert [c.key for c in clips] == ["mine/rain/a.wav", "mine/rain/b.wav", "mine/street/a.wav"]
+    assert [c.class_ for c in clips] == ["rain", "rain", "street"]
+    assert [c.text for c in clips] == ["", "good morning", ""]
+    assert {c.source for c in clips} == {"mine"}
+    assert len({c.group for c in clips}) == 3
+    assert all(c.path.is_file() and c.language == "en" for c in clips)
+
+
+def test_folder_errors(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no such folder"):
+        read_folder(tmp_path / "none", "speech")
+    with pytest.raises(ManifestError, match="kind 'noise'"):
+        read_folder(tmp_path, "noise")
+    with pytest.raises(AudioError):
+        read_folder(tmp_path, "speech")
+
+
+def make(source: str, class_: str, group: str, number: int) -> Clip:
+    key = f"{source}/{class_}/{group}-{number}.wav"
+    return Clip(Path("/", key), key, source, "nonspeech", class_, "", "", group, None)
+
+
+def test_select_is_stratified_stable_and_spread() -> None:
+    clips = [
+        make(source, class_, f"g{group}", number)
+        for source, class_ in (("a", "rain"), ("a", "dog"), ("b", "rain"))
+        for group in range(4)
+        for number in range(5)
+    ]
+    chosen = select(clips, per_class=6)
+    assert len(chosen) == 18
+    assert chosen == sorted(chosen, key=clips.index)
+    for source, class_ in (("a", "rain"), ("a", "dog"), ("b", "rain")):
+        counts = [
+            sum((c.source, c.class_, c.group) == (source, class_, f"g{g}") for c in chosen)
+            for g in range(4)
+        ]
+        assert sorted(counts) == [1, 1, 2, 2]
+    shuffled = random.Random(1).sample(clips, len(clips))
+    assert set(select(shuffled, per_class=6)) == set(chosen)
+    assert set(select(clips, per_class=3)) < set(chosen)
+    assert select(clips, per_class=99) == clips
+    with pytest.raises(ManifestError, match="at least 1"):
+        select(clips, per_class=0)

@@ -1,0 +1,147 @@
+"""The commands `bench fpr` and `bench wer`, for the package's command line and `benchmarks/`."""
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import ctranslate2
+import torch
+
+from ..clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
+from ..errors import ManifestError, SteerError
+from . import runner
+from .backends import Backend, FasterBackend, OpenAIBackend
+from .report import write_report
+
+Metric = Literal["fpr", "wer"]
+
+DESCRIPTIONS: dict[Metric, str] = {
+    "fpr": "How often a model writes text for audio without speech, at several steering strengths.",
+    "wer": "What steering costs on speech: word errors and utterances lost, at several strengths.",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
+    """Give a parser the arguments that `main` reads."""
+    what = "audio without speech" if metric == "fpr" else "speech (transcripts beside it as .txt)"
+    parser.set_defaults(metric=metric)
+    add = parser.add_argument
+    add("folders", nargs="*", type=Path, help=f"folders of {what}")
+    add("--manifest", type=Path, help="tab-separated list of clips, instead of folders")
+    add("--split", help="only clips of this split of the manifest")
+    add("--source", nargs="+", help="only clips of these sources of the manifest")
+    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add("--alphas", type=float, nargs="+", default=[0.0, 1.0], help="steering strengths")
+    add("--out", type=Path, required=True, help="folder for clips.jsonl, summary.json, table.md")
+    add("--model", default="base", help="name or path of a Whisper model")
+    add("--backend", choices=["faster", "openai"], default="faster")
+    add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the library")
+    add("--pack", default="auto", help="name or path of a steering pack")
+    add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
+    add("--no_raw", action="store_true", help="leave out the greedy first window: faster")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run a bench and write its rows, summary and table; the exit status is 130 after Ctrl-C."""
+    clips = _clips(args)
+    backend = _load(args)
+    stopped = False
+    try:
+        runner.run(backend, clips, args.alphas, args.out, not args.no_raw, args.language)
+    except KeyboardInterrupt:
+        stopped = True
+    rows = runner.read_rows(args.out / "clips.jsonl")
+    if rows:
+        write_report(args.out, rows, _conditions(args, clips, backend))
+    if stopped:
+        print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
+        return 130
+    print((args.out / "table.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def run_script(metric: Metric, argv: Sequence[str] | None = None) -> int:
+    """The whole of a script in `benchmarks/`: parse, run, and give errors as one line."""
+    parser = argparse.ArgumentParser(description=DESCRIPTIONS[metric])
+    add_arguments(parser, metric)
+    try:
+        return main(parser.parse_args(argv))
+    except SteerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _clips(args: argparse.Namespace) -> list[Clip]:
+    kinds = NONSPEECH_KINDS if args.metric == "fpr" else ("speech",)
+    if bool(args.folders) == bool(args.manifest):
+        raise ManifestError("give either folders of audio or --manifest")
+    if args.manifest:
+        clips = read_manifest(args.manifest, args.split, kinds, args.source)
+    else:
+        known = args.language if args.language != runner.OWN_LANGUAGE else None
+        clips = [
+            clip for folder in args.folders for clip in read_folder(folder, kinds[0], known or "")
+        ]
+    return clips if args.per_class is None else select(clips, args.per_class)
+
+
+def _load(args: argparse.Namespace) -> Backend:
+    # fallback temperatures sample: CTranslate2 takes its seed when a model's threads start
+    ctranslate2.set_random_seed(0)
+    torch.manual_seed(0)
+    if args.backend == "openai":
+        from ..openai import load_model  # only the back end that is asked for
+
+        if args.compute_type != "default":
+            raise SteerError("--compute_type is for the faster back end; openai runs its own")
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        device = None if args.device == "auto" else args.device
+        return OpenAIBackend(load_model(args.model, device, pack=args.pack), args.model)
+    from ..faster import WhisperModel
+
+    model = WhisperModel(
+        args.model,
+        device=args.device,
+        compute_type=args.compute_type,
+        cpu_threads=args.threads,
+        pack=args.pack,
+    )
+    given = args.compute_type != "default"
+    return FasterBackend(
+        model, args.model, args.compute_type if given else model.model.compute_type
+    )
+
+
+def _conditions(
+    args: argparse.Namespace, clips: Sequence[Clip], backend: Backend
+) -> dict[str, str]:
+    libraries = ("whisper-sae-steer", "faster-whisper", "ctranslate2", "openai-whisper", "torch")
+    return {
+        "model": f"{backend.model_name}, back end {backend.name}, {backend.compute_type}",
+        "pack": backend.pack or "none",
+        "device": f"{args.device}, {args.threads or 'default'} threads, on {_machine()}",
+        "language": args.language or "detected",
+        "libraries": ", ".join(f"{name} {version(name)}" for name in libraries),
+        "clips": f"{len(clips)} of this command; the tables count every row in clips.jsonl",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _machine() -> str:
+    """The processor's name and number of cores, as far as the system tells."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{name}, {os.cpu_count()} cores"

@@ -1,0 +1,201 @@
+"""Transcribe clips at several steering strengths and write one row a clip and α.
+
+Rows are appended to `clips.jsonl`, so an interrupted run goes on where it stopped; what they
+say is worked out in `metrics.py`, and `bench_report.py` writes the summary and the table.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from tqdm import tqdm
+
+from ..audio import SAMPLE_RATE, load_audio
+from ..clips import Clip
+from ..errors import ManifestError, SteerError
+from ..files import write_atomically
+from ..greedy import RawWindow
+from .backends import Backend
+
+OWN_LANGUAGE = "own"
+"""As the language of a run: each clip is transcribed in the language its manifest line gives."""
+
+Row = TypedDict(
+    "Row",
+    {
+        "path": str,
+        "source": str,
+        "kind": str,
+        "class": str,
+        "language": str,
+        "seconds": float | None,
+        "model": str,
+        "backend": str,
+        "compute_type": str,
+        "pack": str | None,
+        "alpha": float,
+        "text": str | None,
+        "segments": list[dict[str, Any]],
+        "wall": float | None,
+        "raw": RawWindow | None,
+        "reference": str | None,
+        "error": str | None,
+    },
+)
+"""One line of `clips.jsonl`. `text` and `wall` (seconds in `transcribe`) are None if and only if
+`error` says why the clip failed."""
+
+
+def run(
+    backend: Backend,
+    clips: Sequence[Clip],
+    alphas: Sequence[float],
+    out_dir: str | Path,
+    raw: bool = True,
+    language: str | None = None,
+    progress: bool = True,
+) -> list[Row]:
+    """Transcribe every clip at every α; return the rows of `out_dir/clips.jsonl`, old and new.
+
+    Clips and strengths that `clips.jsonl` already holds are skipped; failed ones are tried again.
+    Each row is flushed as it is written, so Ctrl-C loses the clip at hand and nothing else.
+    `raw` adds the greedy first window, at the price of one more encode. `language` None lets a
+    multilingual model detect it, OWN_LANGUAGE takes each clip's own.
+
+    A file that can't be decoded or transcribed gives a row with `error`. Raises ManifestError if
+    two clips share a key or `out_dir` holds rows of another model or pack, SteerError if an
+    α is not finite, or not 0 for a model without a pack.
+    """
+    if len({clip.key for clip in clips}) < len(clips):
+        raise ManifestError("two clips have the same path; name folders with different names")
+    if not np.isfinite(alphas).all():
+        raise SteerError(f"α must be finite numbers, not {list(alphas)}")
+    if any(alphas) and backend.pack is None:
+        raise SteerError("a model without a steering pack can only be measured at α = 0")
+    alphas = [float(alpha) for alpha in dict.fromkeys(alphas)]
+    path = Path(out_dir) / "clips.jsonl"
+    rows = _resume(path, backend)
+    done = {(row["path"], row["alpha"]) for row in rows}
+    todo: list[tuple[Clip, list[float]]] = []
+    for number, clip in enumerate(clips):
+        missing = [alpha for alpha in alphas if (clip.key, alpha) not in done]
+        # every other clip runs backwards, so that no strength always meets the warm caches
+        todo.append((clip, missing[::-1] if number % 2 else missing))
+    total = sum(len(missing) for _, missing in todo)
+    if total:
+        backend.transcribe(np.zeros(SAMPLE_RATE, dtype=np.float32), 0.0, "en")  # warm up
+    with path.open("a", encoding="utf-8") as file, _bar(total, progress) as bar:
+        for clip, missing in todo:
+            for row in _measure(backend, clip, missing, raw, language):
+                file.write(_line(row))
+                file.flush()
+                rows.append(row)
+                bar.update()
+    return rows
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows of a `clips.jsonl`; a half-written last line is left out.
+
+    Raises ManifestError if another line is broken.
+    """
+    rows: list[Row] = []
+    # a line may have been cut inside a character; it is the one that is dropped
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ManifestError(f"{path}, line {number}: not JSON ({error})") from error
+    return rows
+
+
+def _measure(
+    backend: Backend, clip: Clip, alphas: Sequence[float], raw: bool, language: str | None
+) -> Iterator[Row]:
+    """Yield a row for each α; the audio is decoded once for all of them."""
+    if not alphas:
+        return
+    spoken = (clip.language or None) if language == OWN_LANGUAGE else language
+    try:
+        audio = load_audio(clip.path)
+    except Exception as error:  # one bad file must not cost hours of good ones
+        yield from (_failed(_new_row(backend, clip, alpha), error) for alpha in alphas)
+        return
+    for alpha in alphas:
+        row = _new_row(backend, clip, alpha)
+        row["seconds"] = round(len(audio) / SAMPLE_RATE, 3)
+        try:
+            started = time.perf_counter()
+            row["text"], row["segments"] = backend.transcribe(audio, alpha, spoken)
+            row["wall"] = round(time.perf_counter() - started, 4)
+            row["raw"] = backend.first_window(audio, alpha, spoken) if raw else None
+        except Exception as error:
+            row = _failed(row, error)
+        yield row
+
+
+def _failed(row: Row, error: Exception) -> Row:
+    row["text"], row["segments"], row["wall"] = None, [], None
+    row["error"] = f"{type(error).__name__}: {error}"
+    return row
+
+
+def _new_row(backend: Backend, clip: Clip, alpha: float) -> Row:
+    return {
+        "path": clip.key,
+        "source": clip.source,
+        "kind": clip.kind,
+        "class": clip.class_,
+        "language": clip.language,
+        "seconds": clip.seconds,
+        "model": backend.model_name,
+        "backend": backend.name,
+        "compute_type": backend.compute_type,
+        "pack": backend.pack if alpha else None,
+        "alpha": alpha,
+        "text": None,
+        "segments": [],
+        "wall": None,
+        "raw": None,
+        "reference": clip.text or None,
+        "error": None,
+    }
+
+
+def _resume(path: Path, backend: Backend) -> list[Row]:
+    """Good rows of an earlier run; the file is rewritten without failed and half-written ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return []
+    rows = [row for row in read_rows(path) if row["error"] is None]
+    for row in rows:
+        # a row at α = 0 owes nothing to a pack, so any pack may go on from it
+        ours = (
+            backend.model_name,
+            backend.name,
+            backend.compute_type,
+            backend.pack if row["alpha"] else None,
+        )
+        theirs = (row["model"], row["backend"], row["compute_type"], row.get("pack"))
+        if theirs != ours:
+            raise ManifestError(
+                f"{path} holds rows of {theirs}, this run is {ours}: choose another output folder"
+            )
+    with write_atomically(path) as part:
+        part.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+    return rows
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _bar(total: int, progress: bool) -> tqdm:
+    return tqdm(total=total, unit="clip", disable=not progress, smoothing=0.05)

@@ -1,0 +1,77 @@
+"""What the decoder listens to: gradients of "nobody speaks" with respect to the encoder's frames.
+
+The objective of a window is log p(no-speech at SOT) + log p(end of text after <|0.00|>): the two events
+that make ``transcribe`` write nothing. Its gradient is nearly orthogonal to the difference of mean
+activations and far stronger (measured in benchmarks/FPR.md), so directions are built from it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from whisper.model import Whisper
+from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
+
+
+class SilenceObjective:
+    """log p(no-speech) + log p(end of text) of windows, as a differentiable function of frames."""
+
+    def __init__(self, model: Whisper):
+        self.model = model.eval().requires_grad_(False)
+        self._languages = list(LANGUAGES) if model.is_multilingual else ["en"]
+
+    def prompt(self, language: str) -> tuple[Tokenizer, list[int]]:
+        """Tokenizer and start-of-transcript tokens up to <|0.00|>."""
+        tokenizer = get_tokenizer(
+            self.model.is_multilingual,
+            num_languages=self.model.num_languages,
+            language=language,
+            task="transcribe",
+        )
+        return tokenizer, [*tokenizer.sot_sequence, tokenizer.timestamp_begin]
+
+    def __call__(self, frames: Tensor, languages: Sequence[str]) -> Tensor:
+        """Frames [B, 1500, d] after ``ln_post``, a language for each → objective [B]."""
+        prompts = [self.prompt(language) for language in languages]
+        tokens = torch.tensor([prompt for _, prompt in prompts], device=frames.device)
+        logits = self.model.decoder(tokens, frames).float().log_softmax(-1)
+        tokenizer = prompts[0][0]
+        assert tokenizer.no_speech is not None
+        return logits[:, 0, tokenizer.no_speech] + logits[:, -1, tokenizer.eot]
+
+    def gradient(self, frames: Tensor, languages: Sequence[str]) -> Tensor:
+        """Gradient of the objective, [B, 1500, d] for frames of that shape."""
+        frames = frames.detach().requires_grad_()
+        return torch.autograd.grad(self(frames, languages).sum(), frames)[0]
+
+    def languages(self, count: int) -> list[str]:
+        """Languages for ``count`` windows without speech: those Whisper knows best, in turn."""
+        common = self._languages[:12]
+        return [common[i % len(common)] for i in range(count)]
+
+
+def path_gradient(
+    objective: SilenceObjective,
+    windows: Sequence[Tensor],
+    length: float,
+    steps: int = 4,
+    batch_size: int = 4,
+) -> Tensor:
+    """Mean gradient direction along a path of growing edits: [d].
+
+    ``windows`` are frames [1500, d] without speech. At each step the running direction, scaled up to
+    ``length``, is added to all frames before the gradient is taken, so that the result points where the
+    objective still rises after the edit, not only at its start.
+    """
+    total = torch.zeros(windows[0].shape[-1])
+    languages = objective.languages(len(windows))
+    for step in range(steps):
+        edit = total / total.norm().clamp_min(1e-12) * (length * step / steps)
+        mean = torch.zeros_like(total)
+        for start in range(0, len(windows), batch_size):
+            batch = torch.stack(list(windows[start : start + batch_size])).float() + edit
+            gradient = objective.gradient(batch, languages[start : start + batch_size])
+            per_window = gradient.sum(1)
+            mean += (per_window / per_window.norm(dim=-1, keepdim=True).clamp_min(1e-12)).sum(0)
+        total += mean / len(windows)
+    return total / total.norm()

@@ -1,0 +1,252 @@
+"""The whole calibration, step by step; every finished step is kept in a work folder."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..clips import Clip
+from ..convert import load_torch
+from ..errors import CalibrationError
+from ..gate import activations
+from ..pack import (
+    Features,
+    GateKind,
+    PackMetadata,
+    SteeringPack,
+    Strategy,
+    load_pack,
+)
+from ..sae import SAE
+from ..taps import WindowEncoder
+from ..weights import Weights
+from .attribution import SilenceObjective
+from .directions import Evidence, Selection, build_edit, spread
+from .gatefit import Gate, GateReport, fit_gate, report_gate, window_scores, with_gate
+from .risk import fit_calibrations
+from .selection import FrameSample, sample_frames
+from .strength import Judge, Point, plain_model, with_unit
+from .windows import Window, encode, plan
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+JUDGED = 120
+"""held-back windows decoded without speech, and as many with"""
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Options of :func:`calibrate`."""
+
+    strategy: Strategy = "direction"
+    selection: Selection = "attribution"
+    gate: GateKind = "window"
+    synthetic: int = 60
+    """synthetic sounds added to the recordings without speech"""
+    seed: int = 0
+
+
+class FeatureRow(NamedTuple):
+    """One chosen feature and when it fires."""
+
+    feature: int
+    role: str
+    """gate or steer"""
+    weight: float
+    on_speech: float
+    """share of speech frames it fires on"""
+    on_other: float
+    """share of content frames without speech"""
+    top_source: str
+    """source without speech on which it fires most"""
+
+
+class CalibrationReport(NamedTuple):
+    """What calibration gained and what it cost, on recordings it held back."""
+
+    metadata: PackMetadata
+    curve: tuple[Point, ...]
+    search: tuple[tuple[float, Point], ...]
+    gate: GateReport | None
+    features: tuple[FeatureRow, ...]
+    no_speech_before: tuple[float, ...]
+    no_speech_after: tuple[float, ...]
+
+
+class CalibrationResult(NamedTuple):
+    """A pack and its report."""
+
+    pack: SteeringPack
+    report: CalibrationReport
+
+
+def calibrate(
+    weights: Weights,
+    sae: SAE,
+    nonspeech: Sequence[Clip],
+    speech: Sequence[Clip],
+    config: CalibrationConfig,
+    work: Path,
+) -> CalibrationResult:
+    """Fit a steering pack for ``weights`` on clips, keeping encoded windows in ``work``.
+
+    A quarter of the recordings is held back; the gate and the directions are fitted on the rest, the α
+    unit is searched on the held-back part. Without speech the gate of the shipped pack is kept, and
+    nothing can be said about word errors. Raises CalibrationError before work starts where it can.
+    """
+    _check(weights, sae, nonspeech, config)
+    encoder = WindowEncoder(weights, sae.config.tap)
+    windows = encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work)
+    del encoder
+    fitted = [w for w in windows if not w.held_back]
+    held = [w for w in windows if w.held_back]
+    has_speech = any(w.is_speech for w in windows)
+    sample = sample_frames(sae, fitted, config.seed)
+    gate, metadata = _gate(weights, sae, sample, fitted, config, has_speech)
+    scores = window_scores(gate, held)
+    if has_speech:
+        calibrations = fit_calibrations(held, scores, config.seed)
+        metadata = replace(
+            metadata, speech_calibration=calibrations.speech, risk_calibration=calibrations.risk
+        )
+    objective = SilenceObjective(load_torch(weights))
+    tqdm.write("selecting features")
+    edit = build_edit(config.strategy, config.selection, Evidence(sae, objective, sample, fitted))
+    pack = SteeringPack(
+        metadata, gate.features, gate.weight, gate.bias, edit.features, edit.directions,
+        edit.coefficients,
+    )  # fmt: skip
+    judge = Judge(plain_model(str(weights.ct2_dir)), _judged(held))
+    tqdm.write("searching the strength")
+    norm = float(np.mean([w.frames().norm(dim=-1).mean() for w in judge.other]))
+    unit, search = judge.best_unit(pack, norm)
+    pack = with_unit(pack, unit)
+    curve = tuple(judge.point(pack, alpha) for alpha in tqdm(ALPHAS, desc="measure"))
+    gate_report = report_gate(gate, held, scores) if has_speech else None
+    pack = pack._replace(metadata=_documented(pack.metadata, windows, curve, gate_report))
+    report = CalibrationReport(
+        pack.metadata, curve, tuple(search), gate_report, _feature_rows(pack, fitted),
+        *judge.no_speech(pack),
+    )  # fmt: skip
+    return CalibrationResult(pack, report)
+
+
+def _check(
+    weights: Weights, sae: SAE, nonspeech: Sequence[Clip], config: CalibrationConfig
+) -> None:
+    trained_on = sae.config.metadata.get("fingerprint")
+    if trained_on is not None and trained_on != weights.fingerprint:
+        raise CalibrationError(
+            f"the SAE was trained on other weights ({sae.config.model}) than {weights.name};"
+            " train one with `whisper-sae-steer train`"
+        )
+    if not nonspeech and not config.synthetic:
+        raise CalibrationError("no audio without speech: give --nonspeech, or --synthetic > 0")
+
+
+def _gate(
+    weights: Weights,
+    sae: SAE,
+    sample: FrameSample,
+    fitted: Sequence[Window],
+    config: CalibrationConfig,
+    has_speech: bool,
+) -> tuple[Gate, PackMetadata]:
+    """A gate fitted on the recordings, or the shipped one's where there is no speech to fit on."""
+    metadata = PackMetadata(
+        model=weights.name,
+        fingerprint=weights.fingerprint,
+        d_in=sae.config.d_in,
+        strategy=config.strategy,
+        selection=config.selection,
+        gate=config.gate,
+        alpha_unit=1.0,
+        tap=sae.config.tap,
+        sae={
+            "d_sae": sae.config.d_sae,
+            "k": sae.config.k,
+            "held_back": sae.config.metadata.get("held_back"),
+        },
+        created_with=f"whisper-sae-steer {version('whisper-sae-steer')}",
+    )
+    if has_speech:
+        gate = fit_gate(sae, sample, fitted)
+        return gate, with_gate(metadata, gate)
+    shipped = load_pack("auto", weights)
+    old = shipped.metadata
+    gate = Gate(
+        shipped.gate, shipped.gate_weight, shipped.gate_bias, old.gate_smoothing,
+        old.gate_threshold, old.gate_ramp,
+    )  # fmt: skip
+    metadata = replace(
+        with_gate(metadata, gate),
+        speech_calibration=old.speech_calibration,
+        risk_calibration=old.risk_calibration,
+    )
+    return gate, metadata
+
+
+def _judged(held: Sequence[Window]) -> list[Window]:
+    """Held-back windows to decode, an equal share of each source."""
+    other = spread([w for w in held if not w.is_speech], JUDGED)
+    return other + spread([w for w in held if w.is_speech], JUDGED)
+
+
+def _documented(
+    metadata: PackMetadata,
+    windows: Sequence[Window],
+    curve: Sequence[Point],
+    gate: GateReport | None,
+) -> PackMetadata:
+    """Metadata with the data it was made from and its held-back figures."""
+    clips = {w.clip.key: w.clip for w in windows if w.clip is not None}
+    keys = "\n".join(sorted(clips))
+    data = {
+        "clips": len(clips),
+        "sources": dict(sorted(Counter(f"{c.kind}/{c.source}" for c in clips.values()).items())),
+        "synthetic": sum(w.clip is None for w in windows),
+        "sha256": hashlib.sha256(keys.encode()).hexdigest(),
+    }
+    by_alpha = {point.alpha: point._asdict() for point in curve}
+    metrics = {
+        "definition": "held-back windows, greedy first 30 s; fpr_kept after Whisper's own rule",
+        "unsteered": by_alpha[0.0],
+        "steered": by_alpha[1.0],
+        "gate": gate._asdict() if gate else None,
+    }
+    return replace(metadata, data=data, metrics=metrics, compute_types=("float32",))
+
+
+@torch.no_grad()
+def _feature_rows(pack: SteeringPack, windows: Sequence[Window]) -> tuple[FeatureRow, ...]:
+    """The strongest gate features and when they fire."""
+    chosen = pack.gate_weight.abs().argsort(descending=True)[:24]
+    features = Features(*(part[chosen] for part in pack.gate))
+    fired: dict[str, list[torch.Tensor]] = {}
+    for window in windows:
+        active = activations(features, window.frames()) > 0
+        if window.is_speech:
+            fired.setdefault("speech", []).append(active[torch.from_numpy(window.speech)])
+        else:
+            fired.setdefault(window.source, []).append(active[: window.content])
+    rates = {source: torch.cat(parts).float().mean(0) for source, parts in fired.items()}
+    speech = rates.pop("speech", torch.full((len(chosen),), float("nan")))
+    sources = list(rates)
+    table = torch.stack([rates[source] for source in sources])
+    return tuple(
+        FeatureRow(
+            int(features.ids[i]),
+            "gate",
+            float(pack.gate_weight[chosen[i]]),
+            float(speech[i]),
+            float(table[:, i].mean()),
+            sources[int(table[:, i].argmax())],
+        )
+        for i in range(len(chosen))
+    )

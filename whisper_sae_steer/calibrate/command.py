@@ -1,0 +1,77 @@
+"""The command ``calibrate``: folders of own noise and speech in, a steering pack and a report out."""
+
+import argparse
+import gc
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from ..clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
+from ..find import find_sae
+from ..formats import load_sae
+from ..pack import GateKind, Strategy, save_pack
+from ..weights import resolve
+from .calibration import CalibrationConfig, calibrate
+from .directions import SELECTIONS
+from .report import text_report, write_html
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that :func:`main` reads."""
+    add = parser.add_argument
+    defaults = CalibrationConfig()
+    add("--model", default="base", help="name or path of a Whisper model")
+    add("--nonspeech", nargs="+", type=Path, default=[], metavar="DIR",
+        help="folders (or .tsv manifests) of audio without speech; none: synthetic sounds only")  # fmt: skip
+    add("--speech", nargs="+", type=Path, default=[], metavar="DIR",
+        help="folders (or manifests) of speech, transcripts beside it as .txt if there are any;"
+        " none: the shipped pack's gate is kept")  # fmt: skip
+    add("--split", help="only clips of this split of the manifests")
+    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add("--out", type=Path, required=True, help="the pack, a .safetensors file; reports beside it")
+    add("--sae", default="auto", help="folder of the SAE; auto: the one for this model")
+    add("--strategy", choices=get_args(Strategy), default=defaults.strategy)
+    add("--selection", choices=SELECTIONS, default=defaults.selection,
+        help="how features are chosen; gradient and contrast are dense baselines")  # fmt: skip
+    add("--gate", choices=get_args(GateKind), default=defaults.gate)
+    add("--synthetic", type=int, default=defaults.synthetic, help="synthetic sounds added")
+    add("--seed", type=int, default=defaults.seed)
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the libraries")
+    add(
+        "--work",
+        type=Path,
+        help="folder for encoded windows (default: OUT.work, removed at the end)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Calibrate and report; stopped, the same command goes on where it was."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    weights = resolve(args.model)
+    gc.freeze()  # or every decoded file walks through all of torch's objects again
+    nonspeech = _clips(args.nonspeech, args, NONSPEECH_KINDS)
+    speech = _clips(args.speech, args, ("speech",))
+    sae = load_sae(find_sae(args.sae, weights))
+    config = CalibrationConfig(args.strategy, args.selection, args.gate, args.synthetic, args.seed)
+    work = args.work or args.out.with_suffix(".work")
+    result = calibrate(weights, sae, nonspeech, speech, config, work)
+    save_pack(result.pack, args.out)
+    write_html(result.report, args.out.with_suffix(".html"))
+    print(text_report(result.report))
+    if args.work is None:
+        shutil.rmtree(work)
+    return 0
+
+
+def _clips(sources: Sequence[Path], args: argparse.Namespace, kinds: Sequence[str]) -> list[Clip]:
+    clips: list[Clip] = []
+    for source in sources:
+        if source.suffix == ".tsv":
+            clips += read_manifest(source, args.split, kinds)
+        else:
+            clips += read_folder(source, kinds[0])
+    return select(clips, args.per_class) if args.per_class and clips else clips

@@ -1,0 +1,116 @@
+"""Fitting the gate: few SAE features, a logistic score, and a threshold between speech and the rest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from ..errors import CalibrationError
+from ..gate import activations, smooth
+from ..pack import Features, PackMetadata
+from ..sae import SAE
+from .selection import FrameSample, fit_logistic, logistic_importance, strongest, take_features
+from .windows import Window
+
+GATE_FEATURES = 100
+SMOOTHING = 15
+"""frames (0.3 s): short enough for a one-word utterance, long enough to forget a click"""
+
+
+class Gate(NamedTuple):
+    """A fitted gate."""
+
+    features: Features
+    weight: torch.Tensor
+    bias: torch.Tensor
+    smoothing: int
+    threshold: float
+    ramp: float
+
+
+class GateReport(NamedTuple):
+    """How the gate does on held-back windows."""
+
+    auc: float
+    """of the highest score in the window, speech against the rest"""
+    speech_windows: int
+    other_windows: int
+    speech_touched: float
+    """share of speech windows whose gate is not fully shut"""
+    other_missed: float
+    """share of windows without speech whose gate is not fully open"""
+
+
+def fit_gate(sae: SAE, sample: FrameSample, windows: Sequence[Window]) -> Gate:
+    """Choose features by |β|, refit on those, and place the threshold on the fitted windows."""
+    if sample.is_speech.all() or not sample.is_speech.any():
+        raise CalibrationError("the gate needs both speech and non-speech recordings")
+    ids = strongest(logistic_importance(sample), GATE_FEATURES)
+    model = fit_logistic(sample, ids)
+    gate = Gate(
+        take_features(sae, ids),
+        torch.from_numpy(model.weight).float(),
+        torch.tensor(model.bias).float(),
+        SMOOTHING,
+        threshold=0.0,
+        ramp=1.0,
+    )
+    return place_threshold(gate, windows)
+
+
+def place_threshold(gate: Gate, windows: Sequence[Window]) -> Gate:
+    """Open fully up to the highest non-speech, shut well below the quietest speech.
+
+    Quantiles of 0.5% stand for "highest" and "quietest", so that one mislabelled recording, a voice in
+    a street scene, doesn't decide. The gap is cut nearer to non-speech: a lost word costs more than a
+    false one. Where there is no gap, speech decides.
+    """
+    scores = window_scores(gate, windows)
+    speech = np.array([scores[w.key].max() for w in windows if w.is_speech and w.speech.any()])
+    other = np.array([scores[w.key].max() for w in windows if not w.is_speech])
+    low, high = float(np.quantile(other, 0.995)), float(np.quantile(speech, 0.005))
+    gap = max(high - low, 0.5)
+    threshold = min(low + 0.6 * gap, high - 0.25)
+    return gate._replace(threshold=threshold, ramp=0.3 * gap)
+
+
+@torch.no_grad()
+def window_scores(gate: Gate, windows: Sequence[Window]) -> dict[str, NDArray[np.float32]]:
+    """Smoothed speech scores [1500] of each window, by key."""
+    scores: dict[str, NDArray[np.float32]] = {}
+    for window in windows:
+        logits = activations(gate.features, window.frames()) @ gate.weight + gate.bias
+        scores[window.key] = smooth(logits[None], gate.smoothing)[0].numpy()
+    return scores
+
+
+def report_gate(
+    gate: Gate, windows: Sequence[Window], scores: Mapping[str, NDArray[np.float32]]
+) -> GateReport:
+    """Measure a gate on held-back windows."""
+    speech = np.array([scores[w.key].max() for w in windows if w.is_speech and w.speech.any()])
+    other = np.array([scores[w.key].max() for w in windows if not w.is_speech])
+    if not len(speech) or not len(other):
+        raise CalibrationError("too few recordings: none of one kind is left to hold back")
+    labels = np.repeat([1, 0], [len(speech), len(other)])
+    return GateReport(
+        float(roc_auc_score(labels, np.concatenate([speech, other]))),
+        len(speech),
+        len(other),
+        float(np.mean(speech < gate.threshold)),
+        float(np.mean(other > gate.threshold - gate.ramp)),
+    )
+
+
+def with_gate(metadata: PackMetadata, gate: Gate) -> PackMetadata:
+    """The pack's metadata with this gate's numbers."""
+    return replace(
+        metadata,
+        gate_smoothing=gate.smoothing,
+        gate_threshold=gate.threshold,
+        gate_ramp=gate.ramp,
+    )

@@ -1,0 +1,135 @@
+"""Which SAE features to use: logistic regression |β|, Fisher score, or attribution through the decoder.
+
+|β| and Fisher are the published choices (arXiv 2602.05027, arXiv 2606.07473); they find features that
+tell non-speech from speech. Attribution asks which features the decoder acts on.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, vstack
+from sklearn.linear_model import LogisticRegression
+
+from ..pack import Features
+from ..sae import SAE
+from .attribution import SilenceObjective
+from .windows import Window
+
+SPEECH_FRAMES = 60
+OTHER_FRAMES = 40
+PADDING_FRAMES = 6
+
+
+class FrameSample(NamedTuple):
+    """Frames of the fitted part with their labels."""
+
+    features: csr_matrix
+    """[N, F] SAE features"""
+    is_speech: NDArray[np.bool_]
+    """[N]"""
+
+
+class LinearModel(NamedTuple):
+    """Logistic regression on features: logit of speech = features · weight + bias."""
+
+    weight: NDArray[np.float64]
+    bias: float
+
+
+@torch.no_grad()
+def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSample:
+    """A few frames of every window: speech frames of speech, content and padding of the rest.
+
+    Pauses of speech recordings are left out: they are neither.
+    """
+    rng = np.random.default_rng(seed)
+    blocks: list[csr_matrix] = []
+    labels: list[NDArray[np.bool_]] = []
+    for window in windows:
+        if window.is_speech:
+            chosen = _some(rng, np.flatnonzero(window.speech), SPEECH_FRAMES)
+        else:
+            content = _some(rng, np.arange(window.content), OTHER_FRAMES)
+            padding = _some(rng, np.arange(window.content, 1500), PADDING_FRAMES)
+            chosen = np.concatenate([content, padding])
+        if len(chosen):
+            frames = window.frames()[torch.from_numpy(chosen)]
+            blocks.append(csr_matrix(sae.encode(frames).numpy()))
+            labels.append(np.full(len(chosen), window.is_speech))
+    return FrameSample(csr_matrix(vstack(blocks)), np.concatenate(labels))
+
+
+def fit_logistic(sample: FrameSample, columns: NDArray[np.intp] | None = None) -> LinearModel:
+    """Balanced logistic regression of speech on (some) features, scaled to unit deviation inside."""
+    features = sample.features if columns is None else sample.features[:, columns]
+    deviation = _deviation(features)
+    scaled = csr_matrix(features.multiply(1 / deviation))
+    model = LogisticRegression(C=0.05, max_iter=500, class_weight="balanced")
+    model.fit(scaled, sample.is_speech)
+    return LinearModel(model.coef_[0] / deviation, float(model.intercept_[0]))
+
+
+def logistic_importance(sample: FrameSample) -> NDArray[np.float64]:
+    """β of every feature at unit deviation; positive speaks for non-speech, as in the papers: [F]."""
+    return -fit_logistic(sample).weight * _deviation(sample.features)
+
+
+def fisher_importance(sample: FrameSample) -> NDArray[np.float64]:
+    """Fisher score (μ₁ − μ₀)² / (σ₁² + σ₀²), with the sign of μ(non-speech) − μ(speech): [F]."""
+    moments: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    for part in (sample.features[~sample.is_speech], sample.features[sample.is_speech]):
+        mean = np.asarray(part.mean(0)).ravel()
+        moments.append((mean, np.asarray(part.multiply(part).mean(0)).ravel() - mean**2))
+    (other, other_variance), (speech, speech_variance) = moments
+    difference = other - speech
+    return np.sign(difference) * difference**2 / (other_variance + speech_variance + 1e-9)
+
+
+def attribution_importance(
+    sae: SAE, objective: SilenceObjective, windows: Sequence[Window]
+) -> NDArray[np.float64]:
+    """Σ over frames of −a_f · ∂objective/∂a_f: how much each feature speaks against silence, [F]."""
+    total = torch.zeros(sae.config.d_sae)
+    languages = objective.languages(len(windows))
+    for window, language in zip(windows, languages, strict=True):
+        frames = window.frames()
+        gradient = objective.gradient(frames[None], [language])[0]
+        with torch.no_grad():
+            along = gradient @ sae.W_dec.T
+            total -= (sae.encode(frames) * along).sum(0) / gradient.norm()
+    return (total / len(windows)).numpy().astype(np.float64)
+
+
+def mean_activation(sample: FrameSample) -> NDArray[np.float64]:
+    """ā_f over non-speech frames, [F]."""
+    return np.asarray(sample.features[~sample.is_speech].mean(0)).ravel()
+
+
+def take_features(sae: SAE, ids: NDArray[np.intp]) -> Features:
+    """The encoder rows of some features, with b_dec folded into the bias."""
+    index = torch.from_numpy(ids)
+    rows = sae.W_enc.detach()[:, index].T.contiguous()
+    bias = sae.b_enc.detach()[index] - rows @ sae.b_dec.detach()
+    return Features(index, rows, bias, sae.threshold[index].clone())
+
+
+def strongest(importance: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Indices of the ``count`` largest |importance|, strongest first."""
+    return np.argsort(-np.abs(importance), kind="stable")[:count]
+
+
+def _deviation(features: csr_matrix) -> NDArray[np.float64]:
+    mean = np.asarray(features.mean(0)).ravel()
+    square = np.asarray(features.multiply(features).mean(0)).ravel()
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    # a feature that (almost) never fires must not be blown up
+    return np.where(deviation > 1e-3 * deviation.max(), deviation, deviation.max())
+
+
+def _some(rng: np.random.Generator, candidates: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    if len(candidates) <= count:
+        return candidates
+    return np.sort(rng.choice(candidates, count, replace=False))

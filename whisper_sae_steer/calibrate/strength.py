@@ -1,0 +1,151 @@
+"""Measuring packs on held-back windows, and finding the strength that α = 1 stands for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import ctranslate2
+import faster_whisper
+import numpy as np
+import torch
+from ctranslate2 import StorageView
+
+from .. import metrics
+from ..calls import Call, Steerer, active
+from ..errors import CalibrationError
+from ..greedy import RawWindow, decode_windows
+from ..pack import SteeringPack
+from ..steering import Steering
+from ..taps import FRAMES
+from .windows import Window
+
+BATCH = 8
+NEW_TOKENS = 64
+"""enough to see whether there is text; loops needn't be waited for"""
+GRIDS = {
+    "direction": (0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35),
+    "additive": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    "suppress": (0.5, 1.0, 2.0, 4.0, 8.0),
+}
+"""units tried; `direction`'s are shares of the frames' mean norm"""
+MARGIN = 1.25
+"""what is added to the smallest unit that suffices here, for sounds not heard here"""
+TOLERANCE = 0.005
+
+
+class Point(NamedTuple):
+    """Held-back figures at one α."""
+
+    alpha: float
+    fpr_raw: float
+    """share of windows without speech with text, greedy, thresholds off"""
+    fpr_kept: float
+    """the same after Whisper's own no-speech rule (0.6, −1)"""
+    no_speech_prob: float
+    """mean over windows without speech"""
+    wer: float | None
+    """of speech windows, greedy; None without speech"""
+    wer_change: float | None
+    """against α = 0"""
+
+
+class Judge:
+    """Decodes held-back windows at any pack and α; remembers the unsteered decoding."""
+
+    def __init__(self, model: Any, windows: Sequence[Window]):
+        self.model = model
+        self.other = [w for w in windows if not w.is_speech]
+        self.speech = [w for w in windows if w.is_speech]
+        if not self.other:
+            raise CalibrationError("no non-speech recording is left to hold back; give more")
+        self.unsteered = {w.key: raw for w, raw in self._decode(windows, None, 0.0)}
+
+    def point(self, pack: SteeringPack, alpha: float) -> Point:
+        """Figures of a pack at α."""
+        decoded = dict(self.unsteered)
+        if alpha:
+            touched = [w for w in [*self.other, *self.speech] if self._touched(pack, w)]
+            decoded |= {w.key: raw for w, raw in self._decode(touched, pack, alpha)}
+        raws = [decoded[w.key] for w in self.other]
+        texts = [metrics.has_text(raw["text"]) for raw in raws]
+        return Point(
+            alpha,
+            float(np.mean(texts)),
+            float(np.mean([t and metrics.kept(r) for t, r in zip(texts, raws, strict=True)])),
+            float(np.mean([raw["no_speech_prob"] for raw in raws])),
+            *self._wer(decoded),
+        )
+
+    def best_unit(self, pack: SteeringPack, norm: float) -> tuple[float, list[tuple[float, Point]]]:
+        """The smallest unit that comes within 0.5% of the lowest FPR_raw, plus a margin; and the search."""
+        strategy = pack.metadata.strategy
+        scale = norm if strategy == "direction" else 1.0
+        tried = [
+            (unit * scale, self.point(with_unit(pack, unit * scale), 1.0))
+            for unit in GRIDS[strategy]
+        ]
+        lowest = min(point.fpr_raw for _, point in tried)
+        unit = next(unit for unit, point in tried if point.fpr_raw <= lowest + TOLERANCE)
+        return MARGIN * unit, tried
+
+    def no_speech(self, pack: SteeringPack) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """no_speech_prob of the windows without speech, before and after steering at α = 1."""
+        after = [raw["no_speech_prob"] for _, raw in self._decode(self.other, pack, 1.0)]
+        return tuple(self.unsteered[w.key]["no_speech_prob"] for w in self.other), tuple(after)
+
+    def _touched(self, pack: SteeringPack, window: Window) -> bool:
+        if pack.metadata.gate == "none":
+            return True
+        scores = Steering(pack).scores(window.frames()[None])
+        low = scores.amin() if pack.metadata.gate == "frame" else scores.amax()
+        return float(low) < pack.metadata.gate_threshold
+
+    def _decode(
+        self, windows: Sequence[Window], pack: SteeringPack | None, alpha: float
+    ) -> list[tuple[Window, RawWindow]]:
+        steerer = Steerer(pack) if pack else None
+        decoded: list[tuple[Window, RawWindow]] = []
+        for start in range(0, len(windows), BATCH):
+            batch = windows[start : start + BATCH]
+            frames = torch.stack([w.frames() for w in batch])
+            if steerer is not None:
+                with active(Call(alpha)):
+                    steerer(frames)
+            encoded = StorageView.from_array(np.ascontiguousarray(frames.numpy()))
+            # speech is decoded to its end, or its word errors would be cut short
+            limit = 224 if any(w.is_speech for w in batch) else NEW_TOKENS
+            raws = decode_windows(self.model, encoded, [w.language for w in batch], limit)
+            decoded += zip(batch, raws, strict=True)
+        return decoded
+
+    def _wer(self, decoded: dict[str, RawWindow]) -> tuple[float | None, float | None]:
+        if not self.speech:
+            return None, None
+        now, before = (
+            metrics.total(
+                [
+                    errors
+                    for w in self.speech
+                    if (errors := self._errors(w, texts[w.key]["text"])) is not None
+                ]
+            )
+            for texts in (decoded, self.unsteered)
+        )
+        return now.rate, now.rate - before.rate
+
+    def _errors(self, window: Window, text: str) -> metrics.WordErrors | None:
+        assert window.clip is not None
+        whole = window.content < FRAMES  # a transcript covers the whole clip, not its first 30 s
+        reference = (window.clip.text if whole else "") or self.unsteered[window.key]["text"]
+        return metrics.word_errors(reference, text, window.language or "en")
+
+
+def with_unit(pack: SteeringPack, unit: float) -> SteeringPack:
+    """The same pack with another α unit."""
+    return pack._replace(metadata=replace(pack.metadata, alpha_unit=unit))
+
+
+def plain_model(ct2_dir: str) -> Any:
+    """An unsteered float32 model to decode with."""
+    ctranslate2.set_random_seed(0)
+    return faster_whisper.WhisperModel(ct2_dir, device="auto", compute_type="float32")

@@ -1,0 +1,187 @@
+"""Calibration windows: clips, noisy copies of speech and synthetic sounds, encoded once and kept on disk."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from faster_whisper.vad import get_vad_model
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ..audio import audio_seconds, load_audio
+from ..clips import Clip
+from ..errors import AudioError
+from ..files import write_atomically
+from ..synthetic import generate
+from ..taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, WindowEncoder, content_frames
+
+MAX_WINDOWS = 4
+"""windows taken from one long recording"""
+HELD_BACK_SHARE = 0.25
+SNRS = (20.0, 10.0, 5.0, 0.0)
+GAINS = (0.0, 0.0, -20.0, -40.0)
+"""dB applied to noisy copies of speech"""
+VAD_SAMPLES = 512
+VAD_THRESHOLD = 0.6
+
+
+class Recipe(NamedTuple):
+    """How one window's audio is made; a pure function of its clips."""
+
+    key: str
+    clip: Clip | None
+    """None for synthetic sound"""
+    start: int = 0
+    """first sample of the window in the clip"""
+    noise: Clip | None = None
+    snr: float = 0.0
+    gain: float = 0.0
+    synthetic: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """An encoded window. ``frames()`` reads its activations from disk."""
+
+    key: str
+    clip: Clip | None
+    is_speech: bool
+    noisy: bool
+    held_back: bool
+    content: int
+    """frames that cover audio"""
+    speech: NDArray[np.bool_]
+    """[1500] frames in which a voice activity detector hears the clean speech"""
+    path: Path
+
+    def frames(self) -> Tensor:
+        """[1500, d] float32."""
+        return torch.from_numpy(np.load(self.path)["frames"]).float()
+
+    @property
+    def source(self) -> str:
+        return self.clip.source if self.clip else "synthetic"
+
+    @property
+    def language(self) -> str | None:
+        return (self.clip.language or None) if self.clip else None
+
+
+def held_back(group: str) -> bool:
+    """Whether a recording belongs to the held-back quarter: by its name, so no clip is in both parts."""
+    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32 < HELD_BACK_SHARE
+
+
+def plan(
+    nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed: int
+) -> list[Recipe]:
+    """Every window to encode: clips, one noisy copy of each speech clip, synthetic sounds.
+
+    Noise is mixed in from the same part (fitted or held back) as the speech.
+    """
+    rng = np.random.default_rng(seed)
+    recipes = [
+        Recipe(f"{clip.key}@{start}", clip, start)
+        for clip in [*nonspeech, *speech]
+        for start in _starts(clip)
+    ]
+    for clip in speech:
+        noises = [n for n in nonspeech if held_back(n.group) == held_back(clip.group)]
+        if noises:
+            noise = noises[int(rng.integers(len(noises)))]
+            snr, gain = float(rng.choice(SNRS)), float(rng.choice(GAINS))
+            key = f"{clip.key}+{noise.key}@{snr:g}dB{gain:+g}dB"
+            recipes.append(Recipe(key, clip, 0, noise, snr, gain))
+    for made in generate(synthetic, seed):
+        recipes.append(Recipe(f"synthetic/{made.name}", None, synthetic=made.audio))
+    return recipes
+
+
+def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> list[Window]:
+    """Encode what ``folder`` doesn't hold yet. Clips that can't be read are skipped with a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vad = get_vad_model()
+    windows: list[Window] = []
+    for recipe in tqdm(recipes, desc="encode", unit="window"):
+        path = folder / f"{hashlib.sha256(recipe.key.encode()).hexdigest()[:24]}.npz"
+        if not path.exists():
+            try:
+                audio, clean = _audio(recipe)
+            except AudioError as error:
+                tqdm.write(f"skipped: {error}")
+                continue
+            with write_atomically(path) as temporary:
+                np.savez(
+                    temporary,
+                    frames=encoder([audio])[0].half().numpy(),
+                    content=max(1, content_frames(len(audio))),
+                    speech=_speech_frames(vad, clean)
+                    if clean is not None
+                    else np.zeros(FRAMES, bool),
+                )
+        saved = np.load(path)
+        clip = recipe.clip
+        windows.append(
+            Window(
+                key=recipe.key,
+                clip=clip,
+                is_speech=clip is not None and clip.kind == "speech",
+                noisy=recipe.noise is not None,
+                held_back=held_back(clip.group if clip else recipe.key),
+                content=int(saved["content"]),
+                speech=saved["speech"],
+                path=path,
+            )
+        )
+    return windows
+
+
+def _starts(clip: Clip) -> Iterator[int]:
+    """First samples of a clip's windows; a last piece under a second is left out."""
+    seconds = clip.seconds if clip.seconds is not None else audio_seconds(clip.path)
+    count = max(1, min(MAX_WINDOWS, int((seconds + 29) // 30)))
+    for index in range(count if clip.kind != "speech" else 1):
+        yield index * WINDOW_SAMPLES
+
+
+def _audio(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """A window's audio, and its clean speech if it has any."""
+    if recipe.synthetic is not None or recipe.clip is None:
+        assert recipe.synthetic is not None
+        return recipe.synthetic[:WINDOW_SAMPLES], None
+    audio = load_audio(recipe.clip.path)[recipe.start : recipe.start + WINDOW_SAMPLES]
+    if not len(audio):
+        raise AudioError(f"{recipe.clip.path} is shorter than its manifest says")
+    if recipe.clip.kind != "speech":
+        return audio, None
+    if recipe.noise is None:
+        return audio, audio
+    return mix(audio, load_audio(recipe.noise.path), recipe.snr, recipe.gain), audio
+
+
+def mix(
+    speech: NDArray[np.float32], noise: NDArray[np.float32], snr: float, gain: float = 0.0
+) -> NDArray[np.float32]:
+    """Speech [n] with noise (repeated or cut to n) at ``snr`` dB, then ``gain`` dB; peak at most 1."""
+    noise = np.resize(noise, len(speech))
+    power, noise_power = np.mean(speech**2), np.mean(noise**2)
+    scale = np.sqrt(power / max(float(noise_power), 1e-12) / 10 ** (snr / 10))
+    mixed = speech + scale * noise
+    return (mixed / max(1.0, float(np.abs(mixed).max())) * 10 ** (gain / 20)).astype(np.float32)
+
+
+def _speech_frames(vad: object, clean: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Frames [1500] in which Silero (shipped with faster-whisper) hears speech."""
+    padded = np.pad(clean, (0, -len(clean) % VAD_SAMPLES))
+    probabilities = np.asarray(vad(padded)).reshape(-1)  # type: ignore[operator]
+    centre = np.arange(FRAMES) * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+    index = centre // VAD_SAMPLES
+    inside = index < len(probabilities)
+    speech = np.zeros(FRAMES, dtype=bool)
+    speech[inside] = probabilities[index[inside]] > VAD_THRESHOLD
+    return speech

@@ -1,0 +1,102 @@
+"""The command `whisper-sae-steer`: picks a sub-command and turns errors into exit codes.
+
+Exit codes: 0 done, 1 some files failed and the others are done, 2 wrong usage or an error that says
+what to do, 130 stopped with Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple, TypeVar
+
+from .errors import SteerError
+
+PROGRAM = "whisper-sae-steer"
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults to the help, save those that are None: the help says what that means."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Command(NamedTuple):
+    """A module with `add_arguments(parser, *given)` and `main(args)`, imported when it is used."""
+
+    summary: str
+    module: str
+    given: tuple[Any, ...] = ()
+
+
+class Group(NamedTuple):
+    """Commands under a common first word."""
+
+    summary: str
+    commands: Mapping[str, Command]
+
+
+BENCHES = {
+    "fpr": Command("how often text is written for audio without speech", ".bench.command", ("fpr",)),
+    "wer": Command("word errors and lost utterances on speech", ".bench.command", ("wer",)),
+}
+COMMANDS: Mapping[str, Command | Group] = {
+    "transcribe": Command(
+        "audio to text, with the options of openai's whisper command", ".commands.transcribe"
+    ),
+    "info": Command("model, pack and device that will be used", ".commands.info"),
+    "calibrate": Command("a steering pack from your own noise and speech", ".calibrate.command"),
+    "train": Command("a sparse autoencoder from a folder of audio", ".training.command"),
+    "bench": Group("measure a model with and without steering: fpr, wer", BENCHES),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code.
+
+    Wrong usage raises SystemExit with code 2, as argparse does.
+    """
+    try:
+        run = parse(sys.argv[1:] if argv is None else argv)
+        return run()
+    except SteerError as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        return 130
+
+
+def parse(argv: Sequence[str]) -> Callable[[], int]:
+    """The command's `main`, bound to its parsed arguments."""
+    name, command = _choose(argv[:1], PROGRAM, COMMANDS)
+    prog, rest = f"{PROGRAM} {name}", argv[1:]
+    if isinstance(command, Group):
+        name, command = _choose(rest[:1], prog, command.commands)
+        prog, rest = f"{prog} {name}", rest[1:]
+    module = import_module(command.module, __package__)
+    parser = argparse.ArgumentParser(prog, description=command.summary, formatter_class=HelpFormatter)
+    module.add_arguments(parser, *command.given)
+    args = parser.parse_args(rest)
+    return lambda: module.main(args)
+
+
+C = TypeVar("C", Command, Command | Group)
+
+
+def _choose(word: Sequence[str], prog: str, commands: Mapping[str, C]) -> tuple[str, C]:
+    """The command that `word` names. Parsed alone, so that no other command is imported."""
+    lines = [f"  {name:12}{command.summary}" for name, command in commands.items()]
+    parser = argparse.ArgumentParser(
+        prog,
+        usage="%(prog)s COMMAND [arguments]",
+        description="Whisper that writes no text where nobody speaks.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n`%(prog)s COMMAND --help` lists its options",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=list(commands), help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version(PROGRAM)}")
+    name: str = parser.parse_args(word).command
+    return name, commands[name]

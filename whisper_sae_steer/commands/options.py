@@ -1,0 +1,149 @@
+"""The options of `transcribe`: those of openai's `whisper`, same names and defaults, and ours.
+
+Only names and types live here; `transcribe.py` says what they do with each back end.
+"""
+
+import argparse
+import math
+
+FORMATS = ("txt", "vtt", "srt", "tsv", "json", "all")
+WORD_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_words_per_line")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser every option of openai's `whisper` command and of steering."""
+    _add_files(parser)
+    _add_steering(parser.add_argument_group("steering"))
+    _add_decoding(parser.add_argument_group("decoding"))
+    _add_words(parser.add_argument_group("words and lines"))
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("audio", nargs="+", help="audio file(s) to transcribe")
+    add("--model", default="turbo", help="name or path of the Whisper model")
+    add("--model_dir", help="where downloaded models are kept, if not in the library's own folder")
+    add("--device", help="cpu, cuda or cuda:N; cuda if there is one, when left out")
+    add("--output_dir", "-o", default=".", help="directory to save the outputs")
+    add("--output_format", "-f", default="all", choices=FORMATS, help="format of the output file")
+    add("--verbose", type=boolean, default=True, help="print the text; False: a progress bar")
+    add("--threads", type=optional_int, default=0, help="CPU threads; 0: the library's choice")
+
+
+def _add_steering(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--steer_alpha", type=number, default=1.0, help="strength; 0 is the unsteered library")
+    add("--pack", default="auto", help="steering pack: a path, auto (shipped with us) or none")
+    add("--backend", choices=["openai", "faster"], default="openai", help="library that decodes")
+    add("--compute_type", default="default", help="faster back end only: int8, float16, …")
+    add(
+        *("--steer_language_detection",),
+        type=boolean,
+        default=True,
+        help="steer the window that the language is detected from, too",
+    )
+
+
+def _add_decoding(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--task", default="transcribe", choices=["transcribe", "translate"], help="what to write")
+    add("--language", type=language, help="code or English name; detected when left out")
+    add("--temperature", type=number, default=0, help="temperature to use for sampling")
+    add("--best_of", type=optional_int, default=5, help="candidates at non-zero temperature")
+    add("--beam_size", type=optional_int, default=5, help="beams at temperature zero")
+    add("--patience", type=number, help="patience of the beam search; 1 when left out")
+    add("--length_penalty", type=number, help="exponent; plain normalisation when left out")
+    add(
+        *("--suppress_tokens",),
+        type=token_ids,
+        default="-1",
+        help="comma-separated token ids never to write; -1 stands for most special characters",
+    )
+    add("--initial_prompt", help="text given as context to the first window")
+    add("--carry_initial_prompt", type=boolean, default=False, help="to every window (openai)")
+    add(
+        *("--condition_on_previous_text",),
+        type=boolean,
+        default=True,
+        help="give the text so far as context to the next window",
+    )
+    add("--fp16", type=boolean, default=True, help="decode in fp16 where the device can")
+    add(
+        *("--temperature_increment_on_fallback",),
+        type=optional_float,
+        default=0.2,
+        help="step when decoding failed by a threshold below; None: no second try",
+    )
+    add("--compression_ratio_threshold", type=optional_float, default=2.4, help="above: failed")
+    add("--logprob_threshold", type=optional_float, default=-1.0, help="average below: failed")
+    add(
+        *("--no_speech_threshold",),
+        type=optional_float,
+        default=0.6,
+        help="no_speech_prob above this and log-probability too low: taken as silence",
+    )
+    add("--clip_timestamps", default="0", help="start,end,start,end,… in seconds to transcribe")
+
+
+def _add_words(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--word_timestamps", type=boolean, default=False, help="times of single words")
+    add("--prepend_punctuations", default="\"'“¿([{-", help="joined to the next word")
+    add("--append_punctuations", default="\"'.。,，!！?？:：”)]}、", help="joined to the last word")
+    add("--highlight_words", type=boolean, default=False, help="underline words in srt and vtt")
+    add("--max_line_width", type=optional_int, help="characters in a line of srt and vtt")
+    add("--max_line_count", type=optional_int, help="lines in a segment of srt and vtt")
+    add("--max_words_per_line", type=optional_int, help="words in a line of srt and vtt")
+    add(
+        *("--hallucination_silence_threshold",),
+        type=optional_float,
+        help="with --word_timestamps True: skip silence longer than this around odd text",
+    )
+
+
+def boolean(text: str) -> bool:
+    """`True` or `False`, as openai's command takes them."""
+    if text not in ("True", "False"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text == "True"
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
+
+
+def optional_int(text: str) -> int | None:
+    """A whole number or `None`."""
+    return None if text == "None" else int(text)
+
+
+def optional_float(text: str) -> float | None:
+    """A finite number or `None`."""
+    return None if text == "None" else number(text)
+
+
+def token_ids(text: str) -> str:
+    """Comma-separated whole numbers, kept as text for openai's own parser."""
+    try:
+        [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no comma-separated list of token ids") from None
+    return text
+
+
+def language(text: str) -> str:
+    """A language code or a capitalised English name, as openai's command takes them."""
+    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE  # brings torch: not for --help
+
+    if text not in LANGUAGES and text not in {name.title() for name in TO_LANGUAGE_CODE}:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no language; use a code such as en or a name such as English"
+        )
+    return text

@@ -1,0 +1,214 @@
+"""`whisper-sae-steer transcribe`: openai's `whisper` command with steering, on either back end."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SteerError
+from .options import FORMATS, WORD_OPTIONS, add_arguments
+
+if TYPE_CHECKING:
+    from ..faster import WhisperModel
+
+__all__ = ["add_arguments", "main"]
+
+Transcriber = Callable[[str], dict[str, Any]]
+
+SAME_NAME = (
+    *("task", "condition_on_previous_text", "initial_prompt", "compression_ratio_threshold"),
+    *("no_speech_threshold", "word_timestamps", "prepend_punctuations", "append_punctuations"),
+    *("clip_timestamps", "hallucination_silence_threshold"),
+    *("steer_alpha", "steer_language_detection"),
+)
+"""Options that openai-whisper, faster-whisper and this command call the same."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """Transcribe every file; 1 if some failed, after the others are done."""
+    _check(args)
+    folder = Path(args.output_dir)
+    _check_folder(folder)
+    transcribe = _load(args)
+    failed = 0
+    for audio in args.audio:
+        try:
+            _write(transcribe(audio), audio, folder, args)
+        except Exception as error:  # one bad file must not cost the others, as with openai's
+            failed += 1
+            kind = "" if isinstance(error, SteerError) else f"{type(error).__name__}: "
+            print(f"skipping {audio}: {kind}{error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse combinations that would be ignored; warn where openai's command warns."""
+    if not args.word_timestamps:
+        for name in WORD_OPTIONS:
+            if getattr(args, name):
+                raise SteerError(f"--{name} requires --word_timestamps True")
+    if args.max_line_count and not args.max_line_width:
+        _warn("--max_line_count has no effect without --max_line_width")
+    if args.max_words_per_line and args.max_line_width:
+        _warn("--max_words_per_line has no effect with --max_line_width")
+    if args.backend == "openai" and args.compute_type != "default":
+        raise SteerError("--compute_type is for --backend faster; openai's has --fp16")
+    if args.backend == "faster" and args.carry_initial_prompt:
+        raise SteerError("faster-whisper has no --carry_initial_prompt; use --backend openai")
+    if args.model.endswith(".en") and args.language not in {"en", "English"}:
+        if args.language is not None:
+            _warn(f"{args.model} knows English only; using it instead of {args.language}")
+        args.language = "en"
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _check_folder(folder: Path) -> None:
+    """Find out before the work that results can be saved; nothing is created yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise SteerError(f"--output_dir {folder}: {existing} is no folder that can be written to")
+
+
+def _pack(args: argparse.Namespace) -> str | None:
+    # α = 0 needs no pack, so that it also works with models nobody has calibrated
+    unused = args.pack == "auto" and args.steer_alpha == 0
+    return None if unused or args.pack == "none" else args.pack
+
+
+def _temperatures(args: argparse.Namespace) -> list[float]:
+    """The temperature and those to fall back to, up to 1."""
+    step = args.temperature_increment_on_fallback
+    if step is None:
+        return [args.temperature]
+    if step <= 0:
+        raise SteerError("--temperature_increment_on_fallback must be above 0, or None")
+    import numpy as np
+
+    return np.arange(args.temperature, 1.0 + 1e-6, step).tolist() or [args.temperature]
+
+
+# ---- back ends
+
+
+def _load(args: argparse.Namespace) -> Transcriber:
+    """The chosen back end, or a SteerError with what its library says of device or compute type."""
+    try:
+        return _openai(args) if args.backend == "openai" else _faster(args)
+    except SteerError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SteerError(f"can't load {args.model} on {args.device or 'auto'}: {reason}") from error
+
+
+def _openai(args: argparse.Namespace) -> Transcriber:
+    import torch
+
+    from ..openai import load_model
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    temperatures = tuple(_temperatures(args))
+    model = load_model(args.model, args.device, args.model_dir, pack=_pack(args))
+    names = (
+        *("language", "best_of", "beam_size", "patience", "length_penalty", "suppress_tokens"),
+        *("carry_initial_prompt", "logprob_threshold", "verbose"),
+    )
+    options = {name: getattr(args, name) for name in (*SAME_NAME, *names)}
+    options["fp16"] = args.fp16 and model.device.type != "cpu"
+
+    def transcribe(audio: str) -> dict[str, Any]:
+        return model.transcribe(audio, temperature=temperatures, **options)
+
+    return transcribe
+
+
+def _faster(args: argparse.Namespace) -> Transcriber:
+    from ..faster import WhisperModel
+
+    options = faster_options(args)
+    device, _, index = (args.device or "auto").partition(":")
+    plain = args.compute_type == "default" and not args.fp16
+    model = WhisperModel(
+        args.model,
+        device=device,
+        device_index=int(index or 0),
+        compute_type="float32" if plain else args.compute_type,
+        cpu_threads=args.threads or 0,
+        download_root=args.model_dir,
+        pack=_pack(args),
+    )
+    return lambda audio: _transcribe_faster(model, audio, args.verbose, options)
+
+
+def faster_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of faster-whisper's `transcribe` that mean what openai's options mean."""
+    from whisper.tokenizer import TO_LANGUAGE_CODE
+
+    name = args.language
+    return {option: getattr(args, option) for option in SAME_NAME} | {
+        "language": name and TO_LANGUAGE_CODE.get(name.lower(), name),
+        "beam_size": args.beam_size or 1,
+        "best_of": args.best_of or 1,
+        "patience": 1.0 if args.patience is None else args.patience,
+        "length_penalty": 1.0 if args.length_penalty is None else args.length_penalty,
+        "suppress_tokens": [int(part) for part in args.suppress_tokens.split(",")],
+        "log_prob_threshold": args.logprob_threshold,
+        "temperature": _temperatures(args),
+        "log_progress": not args.verbose,
+    }
+
+
+def _transcribe_faster(
+    model: "WhisperModel", audio: str, verbose: bool, options: dict[str, Any]
+) -> dict[str, Any]:
+    from whisper.utils import format_timestamp, make_safe
+
+    segments, info = model.transcribe(audio, **options)
+    if verbose and options["language"] is None:
+        print(f"Detected language: {info.language}")
+    dicts: list[dict[str, Any]] = []
+    for segment in segments:
+        dicts.append(segment_dict(segment, len(dicts)))
+        if verbose:
+            start, end = format_timestamp(segment.start), format_timestamp(segment.end)
+            print(make_safe(f"[{start} --> {end}] {segment.text}"))
+    text = "".join(segment["text"] for segment in dicts)
+    return {"text": text, "segments": dicts, "language": info.language}
+
+
+def segment_dict(segment: Any, number: int) -> dict[str, Any]:
+    """A faster-whisper segment as openai-whisper's dict, numbered from 0, ready for JSON."""
+    fields: dict[str, Any] = vars(segment) | {"id": number}
+    words = fields.pop("words")
+    if words is not None:
+        fields["words"] = [
+            {name: v if name == "word" else float(v) for name, v in vars(word).items()} for word in words
+        ]
+    for name, value in fields.items():
+        if name not in ("id", "seek", "text", "tokens", "words"):
+            fields[name] = float(value)
+    return fields
+
+
+# ---- results
+
+
+def _write(result: dict[str, Any], audio: str, folder: Path, args: argparse.Namespace) -> None:
+    """Write with whisper's own writers, so that a result file is there whole or not at all."""
+    from whisper.utils import get_writer
+
+    assert args.output_format in FORMATS
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {name: getattr(args, name) for name in WORD_OPTIONS}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".whisper-sae-steer-") as temporary:
+        writer: Any = get_writer(args.output_format, temporary)  # whose annotation is wrong
+        writer(result, audio, options)
+        for path in sorted(Path(temporary).iterdir()):
+            os.replace(path, folder / path.name)

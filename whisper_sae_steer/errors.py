@@ -1,0 +1,33 @@
+"""Every error this package raises on purpose: one line that says what to do."""
+
+
+class SteerError(Exception):
+    """Base of all errors below; the command line prints its message and exits with 2."""
+
+
+class AudioError(SteerError, ValueError):
+    """Audio that is missing, empty, undecodable, not finite or of the wrong shape or dtype."""
+
+
+class WeightsError(SteerError, RuntimeError):
+    """Whisper weights that can't be found, read or trusted."""
+
+
+class PackError(SteerError, ValueError):
+    """A steering pack that is damaged, or made for other weights, another tap or width."""
+
+
+class SAEFormatError(SteerError, ValueError):
+    """A sparse autoencoder on disk that can't be read safely or exactly."""
+
+
+class CalibrationError(SteerError, RuntimeError):
+    """Audio too little or too uniform to calibrate on."""
+
+
+class ManifestError(SteerError, ValueError):
+    """A manifest or folder of clips that can't be used."""
+
+
+class AlphaError(SteerError, ValueError):
+    """A steering strength that is no finite number."""

@@ -1,0 +1,227 @@
+"""faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ctranslate2
+import faster_whisper
+import numpy as np
+import torch
+from ctranslate2 import StorageView
+from faster_whisper import transcribe as fw
+from torch import Tensor
+
+from .audio import load_audio
+from .calls import Call, Steerer, active, current, within
+from .errors import PackError
+from .pack import load_pack
+from .steering import Labels, check_alpha
+from .weights import resolve
+
+FRAME_SECONDS = 0.01
+"""one mel frame, the unit of a segment's ``seek``"""
+
+
+@dataclass
+class Segment(fw.Segment):
+    """faster-whisper's segment with what the gate says of it."""
+
+    speech_prob: float
+    hallucination_risk: float
+
+
+class SteeredEncoder:
+    """Stands in for a ``ctranslate2.models.Whisper`` and steers what it encodes, once.
+
+    Whatever takes features encodes raw mel itself, out of sight; so mel is encoded here first.
+    """
+
+    def __init__(self, inner: Any, steerer: Steerer):
+        self._inner = inner
+        self._steerer = steerer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def encode(self, features: StorageView, to_cpu: bool = False) -> StorageView:
+        output = self._inner.encode(features, to_cpu=to_cpu)
+        return output if current() is None else steer_storage(output, self._steerer)
+
+    def generate(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
+        return self._inner.generate(self._encoded(features), *args, **kwargs)
+
+    def align(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
+        return self._inner.align(self._encoded(features), *args, **kwargs)
+
+    def detect_language(self, features: StorageView) -> Any:
+        return self._inner.detect_language(self._encoded(features))
+
+    def _encoded(self, features: StorageView) -> StorageView:
+        is_mel = features.shape[1] == self._inner.n_mels
+        return self.encode(features) if is_mel and current() is not None else features
+
+
+def steer_storage(output: StorageView, steerer: Steerer) -> StorageView:
+    """Steer CTranslate2's encoder output, in its own memory where the device and dtype allow."""
+    if output.device == "cuda":
+        frames = torch.as_tensor(output, device="cuda")
+        steerer(frames)
+        torch.cuda.synchronize()  # generate() runs on CTranslate2's own stream
+        return output
+    if output.dtype == ctranslate2.DataType.bfloat16:  # has no array interface
+        copy = output.to(ctranslate2.DataType.float32)
+        steerer(_shared(copy))
+        return copy.to(ctranslate2.DataType.bfloat16)
+    steerer(_shared(output))
+    return output
+
+
+def _shared(view: StorageView) -> Tensor:
+    return torch.from_numpy(np.asarray(view))
+
+
+class WhisperModel(faster_whisper.WhisperModel):
+    """``faster_whisper.WhisperModel`` whose ``transcribe`` takes ``steer_alpha``.
+
+    ``pack`` is "auto" for the shipped pack of these weights, the path of one, or None for none.
+    """
+
+    steerer: Steerer | None
+
+    def __init__(
+        self,
+        model_size_or_path: str,
+        device: str = "auto",
+        device_index: int | list[int] = 0,
+        compute_type: str = "default",
+        cpu_threads: int = 0,
+        num_workers: int = 1,
+        download_root: str | None = None,
+        local_files_only: bool = False,
+        *,
+        pack: str | Path | None = "auto",
+        **kwargs: Any,
+    ):
+        weights = resolve(model_size_or_path, download_root, local_files_only)
+        loaded = load_pack(pack, weights) if pack is not None else None
+        if loaded is not None and loaded.metadata.tap != "encoder_output":
+            raise PackError(
+                f"{loaded.path} edits {loaded.metadata.tap}, which CTranslate2 doesn't give out;"
+                " use whisper_sae_steer.load_model (torch), or an encoder_output pack"
+            )
+        super().__init__(
+            str(weights.ct2_dir), device, device_index, compute_type, cpu_threads, num_workers,
+            **kwargs,
+        )  # fmt: skip
+        self.steerer = Steerer(loaded) if loaded is not None else None
+        if self.steerer is not None:
+            self.model = SteeredEncoder(self.model, self.steerer)
+
+    def transcribe(
+        self,
+        audio: str | BinaryIO | np.ndarray,
+        *args: Any,
+        steer_alpha: float = 1.0,
+        steer_language_detection: bool = True,
+        **options: Any,
+    ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
+        """faster-whisper's ``transcribe`` with steering; all its options and its results.
+
+        ``steer_alpha`` 1.0 is the calibrated strength, 0 exactly the plain library. Segments are lazy;
+        each carries ``speech_prob`` and ``hallucination_risk`` (0…1) when steered. With
+        ``multilingual=True`` the language of each window is read from what the decoder sees.
+        Raises AudioError and AlphaError at once, not at the first segment.
+        """
+        alpha = check_alpha(steer_alpha)
+        samples = load_audio(audio)
+        steered = alpha != 0 and self.steerer is not None
+        with active(Call(alpha, steer_language_detection) if steered else None):
+            return super().transcribe(samples, *args, **options)
+
+    def generate_segments(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
+        call = current()
+        segments = iter(super().generate_segments(*args, **kwargs))
+        return segments if call is None else within(call, self._labelled(segments, call))
+
+    def detect_language(self, *args: Any, **kwargs: Any) -> tuple[str, float, Any]:
+        """faster-whisper's; steered inside a call unless that switched it off."""
+        call = current()
+        if call is not None and not call.steer_language_detection:
+            call = None
+        with active(call):
+            return super().detect_language(*args, **kwargs)
+
+    @contextmanager
+    def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
+        """Steer every encode of this thread inside the block; for code that drives the model itself."""
+        alpha = check_alpha(alpha)
+        with active(Call(alpha) if alpha and self.steerer else None) as call:
+            yield call
+
+    def label(self, call: Call, row: int, start: float, end: float) -> Labels:
+        """Labels of a segment ``start``…``end`` seconds into window ``row`` of the last encode."""
+        assert self.steerer is not None
+        assert call.scores is not None
+        return self.steerer.labels(call.scores[row], start, end)
+
+    def _labelled(self, segments: Iterator[fw.Segment], call: Call) -> Iterator[fw.Segment]:
+        # a window's segments come before the next window is encoded, so the scores are its own
+        for segment in segments:
+            offset = segment.seek * FRAME_SECONDS
+            labels = self.label(call, 0, segment.start - offset, segment.end - offset)
+            yield Segment(**vars(segment), **labels._asdict())
+
+
+class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
+    """faster-whisper's batched pipeline over a steered :class:`WhisperModel`."""
+
+    model: WhisperModel
+
+    def transcribe(
+        self,
+        audio: str | BinaryIO | np.ndarray,
+        *args: Any,
+        steer_alpha: float = 1.0,
+        steer_language_detection: bool = True,
+        **options: Any,
+    ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
+        """See :meth:`WhisperModel.transcribe`."""
+        alpha = check_alpha(steer_alpha)
+        samples = load_audio(audio)
+        steered = alpha != 0 and self.model.steerer is not None
+        call = _BatchedCall(alpha, steer_language_detection) if steered else None
+        with active(call):
+            return super().transcribe(samples, *args, **options)
+
+    def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:
+        outputs = super().forward(features, tokenizer, chunks_metadata, options)
+        call = current()
+        if isinstance(call, _BatchedCall):
+            for row, (chunk, segments) in enumerate(zip(chunks_metadata, outputs, strict=True)):
+                for segment in segments:
+                    start, end = (segment[edge] - chunk["offset"] for edge in ("start", "end"))
+                    call.labels.append(self.model.label(call, row, start, end))
+        return outputs
+
+    def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
+        segments = super()._batched_segments_generator(*args, **kwargs)
+        call = current()
+        if not isinstance(call, _BatchedCall):
+            return segments
+        return within(call, self._labelled(segments, call))
+
+    def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[Segment]:
+        for segment in segments:
+            yield Segment(**vars(segment), **call.labels.popleft()._asdict())
+
+
+class _BatchedCall(Call):
+    """Also queues the labels of a batch's segments, in the order they will be yielded."""
+
+    def __init__(self, alpha: float, steer_language_detection: bool):
+        super().__init__(alpha, steer_language_detection)
+        self.labels: deque[Labels] = deque()

@@ -1,0 +1,182 @@
+"""Steering packs: all the operator needs, in one safetensors file that can't be misapplied."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import PackError
+from .files import write_atomically
+from .weights import Weights
+
+Strategy = Literal["suppress", "additive", "direction"]
+GateKind = Literal["window", "frame", "none"]
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PackMetadata:
+    """Where a pack comes from and what it may be applied to."""
+
+    model: str
+    """name of the Whisper model"""
+    fingerprint: str
+    """of the Whisper weights, see :func:`whisper_sae_steer.weights.fingerprint`"""
+    d_in: int
+    """width of the tapped activation"""
+    strategy: Strategy
+    selection: str
+    """what chose features or direction: attribution, logistic, fisher, gradient or contrast"""
+    gate: GateKind
+    alpha_unit: float
+    """length of the edit at α = 1, in the units of the strategy"""
+    gate_smoothing: int = 1
+    """frames of the moving average over speech scores"""
+    gate_threshold: float = 0.0
+    """smoothed speech score (logit) from which on nothing is edited"""
+    gate_ramp: float = 1.0
+    """logits below the threshold over which the edit grows to full strength"""
+    speech_calibration: tuple[float, float] = (1.0, 0.0)
+    """slope and offset that turn a segment's highest score into the logit of speech_prob"""
+    risk_calibration: tuple[float, float, float] = (-1.0, 0.0, 0.0)
+    """weights of a segment's highest and mean score, and offset: logit of hallucination_risk"""
+    tap: str = "encoder_output"
+    compute_types: tuple[str, ...] = ()
+    """compute types it was checked with"""
+    sae: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """sources, licences, counts and the hash of the list of calibration clips"""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """held-back figures at α = 1 with their definitions"""
+    created_with: str = ""
+
+
+class Features(NamedTuple):
+    """Selected SAE features: a_f(h) = JumpReLU(rows_f · h + bias_f, threshold_f)."""
+
+    ids: Tensor
+    """[F] int64, feature numbers in the SAE"""
+    rows: Tensor
+    """[F, d]"""
+    bias: Tensor
+    """[F]"""
+    threshold: Tensor
+    """[F]"""
+
+
+class SteeringPack(NamedTuple):
+    """What to look for (gate), what to write (directions), and the metadata."""
+
+    metadata: PackMetadata
+    gate: Features
+    gate_weight: Tensor
+    """[G] logistic weights over the gate's features"""
+    gate_bias: Tensor
+    """[] offset of the speech logit"""
+    steer: Features
+    """features that `suppress` reads; empty for the static strategies"""
+    directions: Tensor
+    """[F, d] unit decoder directions"""
+    coefficients: Tensor
+    """[F] signed size of each direction at α · alpha_unit = 1"""
+    path: Path | None = None
+
+
+def save_pack(pack: SteeringPack, path: Path) -> None:
+    """Write a pack atomically, with a hash over its tensors and metadata."""
+    tensors = _flatten(pack)
+    metadata = json.dumps(asdict(pack.metadata), sort_keys=True)
+    header = {
+        "format": str(FORMAT),
+        "metadata": metadata,
+        "sha256": _digest(tensors, metadata),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def read_pack(path: Path) -> SteeringPack:
+    """Read and verify a pack: PackError if missing, truncated, altered or of another format."""
+    if not path.is_file():
+        raise PackError(f"no steering pack at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        raise PackError(f"{path} is truncated or not a safetensors file; make it again") from None
+    if header.get("format") != str(FORMAT):
+        raise PackError(f"{path} is not a steering pack of format {FORMAT}")
+    if _digest(tensors, header.get("metadata", "")) != header.get("sha256"):
+        raise PackError(f"{path} was altered since it was written (hash differs); make it again")
+    saved = json.loads(header["metadata"])
+    known = {f.name: saved[f.name] for f in fields(PackMetadata)}
+    for name in ("speech_calibration", "risk_calibration", "compute_types"):
+        known[name] = tuple(known[name])
+    features = {
+        side: Features(*(tensors[f"{side}.{part}"] for part in Features._fields))
+        for side in ("gate", "steer")
+    }
+    return SteeringPack(
+        PackMetadata(**known), features["gate"], tensors["gate_weight"], tensors["gate_bias"],
+        features["steer"], tensors["directions"], tensors["coefficients"], path,
+    )  # fmt: skip
+
+
+def load_pack(source: str | Path, weights: Weights) -> SteeringPack:
+    """The pack for these weights: ``auto`` is the shipped one, else a file. PackError if unfit."""
+    path = _shipped(weights) if source == "auto" else Path(source)
+    pack = read_pack(path)
+    if pack.metadata.fingerprint != weights.fingerprint:
+        raise PackError(
+            f"{path} was calibrated for other weights ({pack.metadata.model}, fingerprint"
+            f" {pack.metadata.fingerprint[:8]}) than {weights.name} ({weights.fingerprint[:8]});"
+            f" run `whisper-sae-steer calibrate --model {weights.name}`"
+        )
+    return pack
+
+
+def shipped_packs() -> dict[str, Path]:
+    """Packs inside the installed package, by model name."""
+    folder = Path(str(resources.files("whisper_sae_steer"))) / "packs"
+    return {path.name.removesuffix(".safetensors"): path for path in folder.glob("*.safetensors")}
+
+
+def _shipped(weights: Weights) -> Path:
+    """By fingerprint rather than name, so that a local copy of the same weights finds its pack."""
+    for path in shipped_packs().values():
+        with safe_open(str(path), framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
+        if metadata.get("fingerprint") == weights.fingerprint:
+            return path
+    raise PackError(
+        f"no pack is shipped for {weights.name}; run `whisper-sae-steer calibrate --model"
+        f" {weights.name}` and pass its file as pack=, or pass pack=None to run unsteered"
+    )
+
+
+def _flatten(pack: SteeringPack) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, value in pack._asdict().items():
+        if isinstance(value, Features):
+            tensors |= {f"{name}.{part}": t.clone() for part, t in value._asdict().items()}
+        elif isinstance(value, Tensor):
+            tensors[name] = value.clone()
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

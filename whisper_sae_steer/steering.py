@@ -1,0 +1,109 @@
+"""The operator: edit encoder frames in place, h += δ (α, features, gate), in delta form.
+
+Strategies and their sources: ``suppress`` h − α Σ a_f(h) d_f (feature suppression); ``additive``
+h − α Σ sign(β_f) ā_f d_f (arXiv 2602.05027 with ā = 1; arXiv 2606.07473 with mean activations);
+``direction`` h + α v for one static v, here a signed sum of SAE decoder directions or a dense
+baseline. What the SAE fails to reconstruct stays in, because only the change is added.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import AlphaError, PackError
+from .gate import activations, openness, smooth
+from .pack import Features, SteeringPack
+from .taps import SAMPLES_PER_FRAME
+
+FRAME_SECONDS = SAMPLES_PER_FRAME / 16_000
+
+
+class Labels(NamedTuple):
+    """What the gate says of one segment."""
+
+    speech_prob: float
+    """probability that someone speaks in it"""
+    hallucination_risk: float
+    """probability that its text was invented"""
+
+
+class Steering:
+    """A pack made ready for frames of one device and dtype."""
+
+    def __init__(
+        self,
+        pack: SteeringPack,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        def place(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype)
+
+        def place_features(features: Features) -> Features:
+            return Features(features.ids, *(place(t) for t in features[1:]))
+
+        self.metadata = pack.metadata
+        self.gate_features = place_features(pack.gate)
+        self.gate_weight, self.gate_bias = place(pack.gate_weight), place(pack.gate_bias)
+        self.steer_features = place_features(pack.steer)
+        weighted = pack.coefficients[:, None] * pack.directions * pack.metadata.alpha_unit
+        self.directions = place(weighted)
+        self.vector = place(weighted.sum(0))
+
+    def scores(self, h: Tensor) -> Tensor:
+        """Smoothed speech logits of frames, [B, T, d] → [B, T] float32."""
+        logits = activations(self.gate_features, h) @ self.gate_weight + self.gate_bias
+        return smooth(logits.float(), self.metadata.gate_smoothing)
+
+    @torch.no_grad()
+    def apply_(self, h: Tensor, alpha: float) -> Tensor:
+        """Edit frames ``h`` [B, T, d] in place and return their smoothed speech scores [B, T].
+
+        Windows whose gate is shut are not written to at all.
+        """
+        if h.shape[-1] != self.metadata.d_in:
+            raise PackError(f"the pack edits activations of width {self.metadata.d_in}, not {h.shape[-1]}")
+        scores = self.scores(h)
+        gate = openness(scores, self.metadata).to(h.dtype)
+        for i in gate.flatten(1).amax(1).nonzero()[:, 0].tolist():
+            edited = h[i] + (alpha * gate[i]) * self._edit(h[i])
+            h[i] = torch.where(gate[i] > 0, edited, h[i])  # adding 0 would turn -0 into 0
+        return scores
+
+    def _edit(self, h: Tensor) -> Tensor:
+        """δ at α = 1 for frames [T, d], ungated: [T, d], or [d] for the static strategies."""
+        if self.metadata.strategy == "suppress":
+            return activations(self.steer_features, h) @ self.directions
+        return self.vector
+
+    def labels(self, scores: Tensor, start: float, end: float) -> Labels:
+        """Speech probability and hallucination risk of a segment, from its window's scores [T].
+
+        ``start`` and ``end`` are seconds from the start of the window.
+        """
+        first = min(max(0, int(start / FRAME_SECONDS)), len(scores) - 1)
+        span = scores[first : max(first + 1, math.ceil(end / FRAME_SECONDS))]
+        highest, mean = float(span.max()), float(span.mean())
+        slope, offset = self.metadata.speech_calibration
+        by_highest, by_mean, constant = self.metadata.risk_calibration
+        return Labels(
+            _sigmoid(slope * highest + offset),
+            _sigmoid(by_highest * highest + by_mean * mean + constant),
+        )
+
+
+def check_alpha(alpha: float) -> float:
+    """``alpha`` as a float; AlphaError unless it is a finite number."""
+    try:
+        value = float(alpha)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise AlphaError(f"steer_alpha must be a finite number, not {alpha!r}")
+    return value
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, x))))

@@ -97,16 +97,12 @@ def test_run_resumes_and_drops_a_half_written_line(clips: list[Clip], tmp_path: 
     assert backend.calls == []
 
 
-def test_a_bad_file_gives_an_error_row_and_is_tried_again(
-    clips: list[Clip], tmp_path: Path
-) -> None:
+def test_a_bad_file_gives_an_error_row_and_is_tried_again(clips: list[Clip], tmp_path: Path) -> None:
     good = clips[1].path.read_bytes()
     clips[1].path.write_text("not audio")
     rows = bench.run(Parrot(), clips, [0, 1], tmp_path, progress=False)
     failed = [row for row in rows if row["error"]]
-    assert [(row["path"], row["text"], row["wall"]) for row in failed] == [
-        (clips[1].key, None, None)
-    ] * 2
+    assert [(row["path"], row["text"], row["wall"]) for row in failed] == [(clips[1].key, None, None)] * 2
     assert "AudioError" in str(failed[0]["error"])
     assert len(summarise(rows)["errors"]) == 2
     assert summarise(rows)["nonspeech"]["clips"] == 2
@@ -346,9 +342,7 @@ def random_pack(folder: Path, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["faster", "openai"])
-def test_our_models_are_steered_by_the_alpha_of_the_row(
-    tiny: Path, tmp_path: Path, name: str
-) -> None:
+def test_our_models_are_steered_by_the_alpha_of_the_row(tiny: Path, tmp_path: Path, name: str) -> None:
     pack = str(random_pack(tiny, tmp_path / "off.safetensors"))
     if name == "faster":
         plain_model = faster_whisper.WhisperModel(str(tiny), "cpu", cpu_threads=1)

@@ -60,7 +60,9 @@ def test_every_option_of_openai_whisper_has_its_name_and_default(
     for name, action in theirs.items():
         assert mine[name].option_strings == action.option_strings
         assert mine[name].nargs == action.nargs
-        if name != "device":  # ours is looked up later: the help needs no torch
+        if name == "model":  # theirs, turbo, has no pack that ships with us
+            assert mine[name].default == "base"
+        elif name != "device":  # ours is looked up later: the help needs no torch
             assert mine[name].default == action.default, name
         if name not in ("language", "help"):
             assert mine[name].choices == action.choices or set(mine[name].choices or ()) == set(

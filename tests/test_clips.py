@@ -11,9 +11,7 @@ from whisper_sae_steer.synthetic import write_wav
 HEADER = "path\tsplit\tkind\tclass\tseconds\tlanguage\ttext\tgroup\tsource\tlicence"
 RAIN = "nonspeech/dev/esc/rain/a.opus\tdev\tnonspeech\train\t5.00\t\t\tr1\tsomewhere\tCC0"
 MUSIC = "music/calib/lmms/b.opus\tcalib\tmusic\tloops\t\t\t\tr2\tsomewhere\tCC0"
-SPEECH = (
-    'speech/dev/libri/c.opus\tdev\tspeech\tspeech-de\t2.5\tde\tEr sagt: "ja\ts1\tsomewhere\tCC0'
-)
+SPEECH = 'speech/dev/libri/c.opus\tdev\tspeech\tspeech-de\t2.5\tde\tEr sagt: "ja\ts1\tsomewhere\tCC0'
 
 
 def write(path: Path, *lines: str, end: str = "\n") -> Path:
@@ -126,8 +124,7 @@ def test_select_is_stratified_stable_and_spread() -> None:
     assert chosen == sorted(chosen, key=clips.index)
     for source, class_ in (("a", "rain"), ("a", "dog"), ("b", "rain")):
         counts = [
-            sum((c.source, c.class_, c.group) == (source, class_, f"g{g}") for c in chosen)
-            for g in range(4)
+            sum((c.source, c.class_, c.group) == (source, class_, f"g{g}") for c in chosen) for g in range(4)
         ]
         assert sorted(counts) == [1, 1, 2, 2]
     shuffled = random.Random(1).sample(clips, len(clips))

@@ -105,9 +105,7 @@ def test_arrays_are_views_of_the_file(weights: Weights) -> None:
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int16", "int8_float32"])
-def test_integer_weights_mean_what_ctranslate2_makes_of_them(
-    tmp_path: Path, quantization: str
-) -> None:
+def test_integer_weights_mean_what_ctranslate2_makes_of_them(tmp_path: Path, quantization: str) -> None:
     """CTranslate2 dequantises to float32 on load: the same numbers, so the same encoder output."""
     original = small_whisper()
     folder = convert.openai_to_ct2(original, tmp_path / "q", quantization)

@@ -26,9 +26,7 @@ def parameters() -> list[Tensor]:
     """w_enc, b_enc, w_dec, b_dec in float64."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(FEATURES, WIDTH), (FEATURES,), (FEATURES, WIDTH), (WIDTH,)]
-    return [
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes
-    ]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
 
 
 @pytest.mark.parametrize("k", [1, 5, FEATURES])

@@ -51,9 +51,7 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def fake_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
-) -> weights._Package:
+def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> weights._Package:
     """A model in two installed parts, known to `resolve` as "small"."""
     folder = convert.openai_to_ct2(small_whisper(), tmp_path / "made")
     data = (folder / "model.bin").read_bytes()
@@ -186,9 +184,7 @@ def test_changed_checkpoint_is_converted_again(own_cache: Path, tmp_path: Path) 
     assert after.ct2_dir != before.ct2_dir
 
 
-def test_folder_named_like_a_model(
-    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_named_like_a_model(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.en").mkdir()
     monkeypatch.chdir(tmp_path)
     assert resolve("tiny.en").source.startswith("weight package")
@@ -257,9 +253,7 @@ def test_name_server_that_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     done.set()
 
 
-def test_hub(
-    own_cache: Path, silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub(own_cache: Path, silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = convert.openai_to_ct2(small_whisper(), tmp_path / "snapshot")
     calls: list[tuple[str, bool, str | None]] = []
 

@@ -1,1 +1,42 @@
 """Steer Whisper's encoder output so that it writes no text for audio without speech."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .formats import load_sae
+    from .openai import load_model
+    from .pack import SteeringPack, load_pack
+    from .sae import SAE
+    from .weights import available_models
+
+    __version__: str
+
+__all__ = ["SAE", "SteeringPack", "available_models", "load_model", "load_pack", "load_sae"]
+
+_MODULES = {
+    "SAE": "sae",
+    "SteeringPack": "pack",
+    "available_models": "weights",
+    "load_model": "openai",
+    "load_pack": "pack",
+    "load_sae": "formats",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, and not every use needs it."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("whisper-sae-steer")
+    elif name in _MODULES:
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, "__version__"})

@@ -1,13 +1,15 @@
 """α belongs to one call of transcribe, not to the model: the state of a call, and who is calling now.
 
-A context variable holds the current call, so threads and interleaved lazy generators on one model each
-steer with their own α. Outside a call nothing is steered.
+A context variable holds each model's current call, so threads and interleaved lazy generators on one
+model each steer with their own α, and two models in one thread don't meet. Outside a call nothing is
+steered.
 """
 
-from collections.abc import Generator, Iterator
+import inspect
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from .pack import SteeringPack
 from .steering import Labels, Steering
 
 T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Call:
@@ -28,35 +31,6 @@ class Call:
         """[B, T] smoothed speech scores of the last encode"""
 
 
-_current: ContextVar[Call | None] = ContextVar("steering_call", default=None)
-
-
-def current() -> Call | None:
-    """The call that this thread is in, if any."""
-    return _current.get()
-
-
-@contextmanager
-def active(call: Call | None) -> Generator[Call | None]:
-    """Steer every encode inside the block as ``call`` says; None for not at all."""
-    token = _current.set(call)
-    try:
-        yield call
-    finally:
-        _current.reset(token)
-
-
-def within(call: Call, items: Iterator[T]) -> Generator[T, None, None]:
-    """Draw from a lazy iterator with ``call`` active only while it works."""
-    while True:
-        with active(call):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-        yield item
-
-
 class Steerer:
     """Applies one pack to a model's encoder output on whatever device and dtype it comes in."""
 
@@ -66,7 +40,7 @@ class Steerer:
 
     def __call__(self, h: Tensor) -> None:
         """Edit ``h`` [B, 1500, d] in place if a call is active, and leave the scores with the call."""
-        call = _current.get()
+        call = current(self)
         if call is None or call.alpha == 0:
             return
         key = (h.device, h.dtype)
@@ -74,6 +48,54 @@ class Steerer:
             self._placed[key] = Steering(self.pack, h.device, h.dtype)
         call.scores = self._placed[key].apply_(h, call.alpha)
 
+    def hook(self, _module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Forward hook; a method, so that a copied or pickled model hooks its own steerer."""
+        self(output)
+
     def labels(self, scores: Tensor, start: float, end: float) -> Labels:
         """See :meth:`Steering.labels`."""
         return next(iter(self._placed.values())).labels(scores, start, end)
+
+
+_calls: ContextVar[Mapping[Steerer | None, Call | None]] = ContextVar("steering_calls")
+
+
+def current(steerer: Steerer | None) -> Call | None:
+    """The call that this thread is in on the steerer's model, if any."""
+    return _calls.get({}).get(steerer)
+
+
+@contextmanager
+def active(steerer: Steerer | None, call: Call | None) -> Generator[Call | None]:
+    """Steer every encode inside the block as ``call`` says; None for not at all."""
+    token = _calls.set({**_calls.get({}), steerer: call})
+    try:
+        yield call
+    finally:
+        _calls.reset(token)
+
+
+def within(steerer: Steerer | None, call: Call | None, items: Iterator[T]) -> Generator[T, None, None]:
+    """Draw from a lazy iterator with ``call`` active only while it works."""
+    while True:
+        with active(steerer, call):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+def shows_options_of(plain: Callable[..., Any]) -> Callable[[Method], Method]:
+    """Let ``help()`` and editors show a wrapper's arguments: ``plain``'s, then its own keyword-only ones."""
+
+    def decorate(method: Method) -> Method:
+        own = inspect.signature(method).parameters.values()
+        added = [p for p in own if p.kind is p.KEYWORD_ONLY]
+        _, *options = inspect.signature(plain).parameters.values()
+        rest = [p for p in options if p.kind is p.VAR_KEYWORD]
+        shown = [next(iter(own)), *(p for p in options if p not in rest), *added, *rest]
+        method.__dict__["__signature__"] = inspect.signature(method).replace(parameters=shown)
+        return method
+
+    return decorate

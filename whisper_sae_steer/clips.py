@@ -35,6 +35,10 @@ class Clip:
     """Recording or speaker: data are split by it, never by clip."""
     seconds: float | None
     """Length in seconds, if known."""
+    origin: str = ""
+    """Where the recording was published, if the manifest tells (its column `source`)."""
+    licence: str = ""
+    """Its licence, if the manifest tells."""
 
 
 def read_manifest(
@@ -45,9 +49,9 @@ def read_manifest(
 ) -> list[Clip]:
     """Read a tab-separated manifest with a header line.
 
-    Columns `path` (relative to the manifest) and `kind` are required; `split`, `class`,
-    `seconds`, `language`, `text` and `group` are read if present, others ignored. The filters
-    keep lines with that split, and with one of those kinds and sources.
+    Columns `path` (relative to the manifest) and `kind` are required; `split`, `class`, `seconds`,
+    `language`, `text`, `group`, `source` and `licence` are read if present, others ignored. The
+    filters keep lines with that split, and with one of those kinds and sources.
 
     Raises ManifestError if the file is missing, empty or broken, or if nothing passes the filters.
     """
@@ -126,9 +130,7 @@ def select(clips: Sequence[Clip], per_class: int) -> list[Clip]:
     """
     if per_class < 1:
         raise ManifestError(f"per_class must be at least 1, not {per_class}")
-    strata: dict[tuple[str, str, str], dict[str, list[Clip]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    strata: dict[tuple[str, str, str], dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
         strata[clip.kind, clip.source, clip.class_][clip.group].append(clip)
     chosen = {clip.key for groups in strata.values() for clip in _spread(groups, per_class)}
@@ -199,4 +201,6 @@ def _clip(row: dict[str, str], root: Path, where: str) -> Clip:
         text=row.get("text", ""),
         group=row.get("group", "") or key,
         seconds=seconds,
+        origin=row.get("source", ""),
+        licence=row.get("licence", ""),
     )

@@ -231,9 +231,7 @@ def read_openai(path: str | os.PathLike[str]) -> Whisper:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return build(ModelDimensions(**checkpoint["dims"]), checkpoint["model_state_dict"])
     except Exception as error:  # torch.load raises whatever the bytes of a broken file lead to
-        raise WeightsError(
-            f"{path} is not an openai-whisper checkpoint: {_one_line(error)}"
-        ) from None
+        raise WeightsError(f"{path} is not an openai-whisper checkpoint: {_one_line(error)}") from None
 
 
 def openai_to_ct2(

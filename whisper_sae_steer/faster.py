@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from ctranslate2 import StorageView
 from faster_whisper import transcribe as fw
-from torch import Tensor
 
 from .audio import load_audio
-from .calls import Call, Steerer, active, current, within
+from .calls import Call, Steerer, active, current, shows_options_of, within
 from .errors import PackError
 from .pack import load_pack
 from .steering import Labels, check_alpha
@@ -45,11 +44,13 @@ class SteeredEncoder:
         self._steerer = steerer
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_inner":  # asked for by copy and pickle before there is one
+            raise AttributeError(name)
         return getattr(self._inner, name)
 
     def encode(self, features: StorageView, to_cpu: bool = False) -> StorageView:
         output = self._inner.encode(features, to_cpu=to_cpu)
-        return output if current() is None else steer_storage(output, self._steerer)
+        return output if current(self._steerer) is None else steer_storage(output, self._steerer)
 
     def generate(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
         return self._inner.generate(self._encoded(features), *args, **kwargs)
@@ -61,27 +62,24 @@ class SteeredEncoder:
         return self._inner.detect_language(self._encoded(features))
 
     def _encoded(self, features: StorageView) -> StorageView:
-        is_mel = features.shape[1] == self._inner.n_mels
-        return self.encode(features) if is_mel and current() is not None else features
+        if features.shape[1] != self._inner.n_mels or current(self._steerer) is None:
+            return features
+        # of several GPUs, who knows which one takes the next job
+        return self.encode(features, to_cpu=len(self._inner.device_index) > 1)
 
 
 def steer_storage(output: StorageView, steerer: Steerer) -> StorageView:
-    """Steer CTranslate2's encoder output, in its own memory where the device and dtype allow."""
+    """Steer CTranslate2's encoder output, in its own memory unless that is bfloat16."""
+    dtype = output.dtype
+    if dtype == ctranslate2.DataType.bfloat16:  # has no array interface; float32 holds it exactly
+        output = output.to(ctranslate2.DataType.float32)
     if output.device == "cuda":
-        frames = torch.as_tensor(output, device="cuda")
-        steerer(frames)
-        torch.cuda.synchronize()  # generate() runs on CTranslate2's own stream
-        return output
-    if output.dtype == ctranslate2.DataType.bfloat16:  # has no array interface
-        copy = output.to(ctranslate2.DataType.float32)
-        steerer(_shared(copy))
-        return copy.to(ctranslate2.DataType.bfloat16)
-    steerer(_shared(output))
-    return output
-
-
-def _shared(view: StorageView) -> Tensor:
-    return torch.from_numpy(np.asarray(view))
+        device = torch.device("cuda", output.device_index)  # any other would be a copy
+        steerer(torch.as_tensor(output, device=device))
+        torch.cuda.synchronize(device)  # generate() runs on CTranslate2's own stream
+    else:
+        steerer(torch.from_numpy(np.asarray(output)))
+    return output if output.dtype == dtype else output.to(dtype)
 
 
 class WhisperModel(faster_whisper.WhisperModel):
@@ -121,6 +119,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         if self.steerer is not None:
             self.model = SteeredEncoder(self.model, self.steerer)
 
+    @shows_options_of(faster_whisper.WhisperModel.transcribe)
     def transcribe(
         self,
         audio: str | BinaryIO | np.ndarray,
@@ -139,27 +138,28 @@ class WhisperModel(faster_whisper.WhisperModel):
         alpha = check_alpha(steer_alpha)
         samples = load_audio(audio)
         steered = alpha != 0 and self.steerer is not None
-        with active(Call(alpha, steer_language_detection) if steered else None):
+        with active(self.steerer, Call(alpha, steer_language_detection) if steered else None):
             return super().transcribe(samples, *args, **options)
 
     def generate_segments(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
-        call = current()
+        call = current(self.steerer)
         segments = iter(super().generate_segments(*args, **kwargs))
-        return segments if call is None else within(call, self._labelled(segments, call))
+        # also without a call: they may be drawn while another one is active
+        return within(self.steerer, call, self._labelled(segments, call) if call else segments)
 
     def detect_language(self, *args: Any, **kwargs: Any) -> tuple[str, float, Any]:
         """faster-whisper's; steered inside a call unless that switched it off."""
-        call = current()
+        call = current(self.steerer)
         if call is not None and not call.steer_language_detection:
             call = None
-        with active(call):
+        with active(self.steerer, call):
             return super().detect_language(*args, **kwargs)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
         """Steer every encode of this thread inside the block; for code that drives the model itself."""
         alpha = check_alpha(alpha)
-        with active(Call(alpha) if alpha and self.steerer else None) as call:
+        with active(self.steerer, Call(alpha) if alpha and self.steerer else None) as call:
             yield call
 
     def label(self, call: Call, row: int, start: float, end: float) -> Labels:
@@ -181,6 +181,7 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
 
     model: WhisperModel
 
+    @shows_options_of(faster_whisper.BatchedInferencePipeline.transcribe)
     def transcribe(
         self,
         audio: str | BinaryIO | np.ndarray,
@@ -194,12 +195,12 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         samples = load_audio(audio)
         steered = alpha != 0 and self.model.steerer is not None
         call = _BatchedCall(alpha, steer_language_detection) if steered else None
-        with active(call):
+        with active(self.model.steerer, call):
             return super().transcribe(samples, *args, **options)
 
     def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:
         outputs = super().forward(features, tokenizer, chunks_metadata, options)
-        call = current()
+        call = current(self.model.steerer)
         if isinstance(call, _BatchedCall):
             for row, (chunk, segments) in enumerate(zip(chunks_metadata, outputs, strict=True)):
                 for segment in segments:
@@ -209,10 +210,10 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
 
     def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
         segments = super()._batched_segments_generator(*args, **kwargs)
-        call = current()
-        if not isinstance(call, _BatchedCall):
-            return segments
-        return within(call, self._labelled(segments, call))
+        call = current(self.model.steerer)
+        if isinstance(call, _BatchedCall):
+            segments = self._labelled(segments, call)
+        return within(self.model.steerer, call, segments)
 
     def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[Segment]:
         for segment in segments:

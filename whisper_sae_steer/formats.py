@@ -129,7 +129,9 @@ def _saelens_config(config: SAEConfig) -> dict[str, object]:
 def _read_saelens(folder: Path, tap: str | None) -> SAE:
     cfg = _read_json(folder / CONFIG)
     if not isinstance(cfg.get("metadata"), dict):
-        raise SAEFormatError(f"{folder / CONFIG} is older than SAELens v6; save it with sae_lens >= 6")
+        raise SAEFormatError(
+            f"{folder / CONFIG} is older than SAELens v6; load and save it with sae_lens >= 6"
+        )
     architecture = cfg.get("architecture")
     if architecture not in ("jumprelu", "topk", "standard"):
         raise SAEFormatError(f"{folder}: architecture {architecture!r} is none of jumprelu, topk, standard")
@@ -146,8 +148,8 @@ def _read_saelens(folder: Path, tap: str | None) -> SAE:
         d_sae=_positive(cfg, "d_sae", folder / CONFIG),
         architecture="topk" if architecture == "topk" else "jumprelu",
         k=_positive(cfg, "k", folder / CONFIG) if architecture == "topk" else k,
-        tap=tap or hook or "",
-        model=model or "",
+        tap=str(hook or "") if tap is None else tap,
+        model=str(model or ""),
         metadata=metadata,
     )
     try:
@@ -159,7 +161,7 @@ def _read_saelens(folder: Path, tap: str | None) -> SAE:
             f"{folder / WEIGHTS} is truncated or not a safetensors file; get it again"
         ) from None
     if architecture == "standard":
-        tensors["threshold"] = torch.zeros(config.d_sae)
+        tensors["threshold"] = torch.zeros_like(tensors.get("b_enc", torch.empty(0)))
     sae = _build(config, tensors, bool(cfg.get("apply_b_dec_to_input", True)), folder / WEIGHTS)
     if cfg.get("rescale_acts_by_decoder_norm"):
         sae.normalize_decoder()
@@ -170,49 +172,61 @@ def _read_dictionary_learning(folder: Path, tap: str | None) -> SAE:
     file = folder / DL_WEIGHTS
     config = _read_json(folder / DL_CONFIG)
     settings = config["trainer"] if isinstance(config.get("trainer"), dict) else config
-    dict_class = settings.get("dict_class", "BatchTopKSAE")  # AudioSAE's name none and are of this
+    dict_class = str(settings.get("dict_class", "BatchTopKSAE"))  # AudioSAE's name none and are of this
     if dict_class not in _LAYOUTS:
         raise SAEFormatError(f"{file}: class {dict_class!r} is none of {', '.join(_LAYOUTS)}")
     layout = _LAYOUTS[dict_class]
     state = _read_pickle(file)
     k = _stored_k(state, settings, file)
-    threshold = state.pop("threshold", None)
-    names = {
-        "encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec",
-        layout.bias: "b_dec",
-    }  # fmt: skip
-    tensors = {names.get(name, name): tensor for name, tensor in state.items()}
-    for name in ("W_enc", "W_dec"):  # nn.Linear keeps [out, in]
-        if name in tensors:
-            tensors[name] = tensors[name].T
-    if "W_enc" not in tensors or tensors["W_enc"].dim() != 2:
-        raise SAEFormatError(f"{file} has no matrix encoder.weight; it is no SAE of {dict_class}")
+    tensors = _rename(state, layout, file)
     d_in, d_sae = tensors["W_enc"].shape
-    if layout.relu:
-        tensors["threshold"] = torch.zeros(d_sae)
-    # dictionary_learning starts at -1 and keeps that until it has measured one
-    elif threshold is not None and not layout.per_frame and float(threshold.min()) >= 0:
-        tensors["threshold"] = threshold.expand(d_sae)
     for key, width in (("activation_dim", d_in), ("dict_size", d_sae)):
         if settings.get(key, width) != width:
             raise SAEFormatError(f"{folder}: {key} is {settings[key]} in {DL_CONFIG}, {width} in {file}")
     architecture = "topk" if layout.per_frame else "batchtopk"
-    result = SAEConfig(
+    sae_config = SAEConfig(
         d_in=d_in,
         d_sae=d_sae,
         architecture="jumprelu" if "threshold" in tensors else architecture,
         k=k,
         tap=_audiosae_tap(folder) if tap is None else tap,
-        model=str(settings.get("lm_name", "")),
+        model=str(settings.get("lm_name") or ""),
         metadata={"dict_class": dict_class},
     )
-    return _build(result, tensors, layout.subtracts, file)
+    return _build(sae_config, tensors, layout.subtracts, file)
+
+
+def _rename(state: Mapping[str, Tensor], layout: _Layout, file: Path) -> dict[str, Tensor]:
+    """Tensors of a dictionary_learning class in SAELens' names and orientation."""
+    names = {
+        "encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec",
+        layout.bias: "b_dec",
+    }  # fmt: skip
+    tensors = {names.get(name, name): tensor for name, tensor in state.items()}
+    for key in ("encoder.weight", "decoder.weight"):
+        if key not in state or state[key].dim() != 2:
+            raise SAEFormatError(f"{file} has no matrix {key}; it is no SAE of dictionary_learning")
+        tensors[names[key]] = state[key].T  # nn.Linear keeps [out, in]
+    d_sae = len(state["encoder.weight"])
+    threshold = tensors.pop("threshold", torch.tensor(-1.0))
+    if layout.relu:
+        tensors["threshold"] = torch.zeros(d_sae)
+    # dictionary_learning starts at -1 and keeps that until it has measured one
+    elif not layout.per_frame and not (threshold < 0).any():
+        tensors["threshold"] = threshold.expand(d_sae) if threshold.numel() == 1 else threshold
+    return tensors
 
 
 def _build(config: SAEConfig, tensors: Mapping[str, Tensor], subtracts: bool, file: Path) -> SAE:
     """The module from tensors in SAELens' names and orientation, checked."""
-    sae = SAE(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
+    expected: dict[str, tuple[int, ...]] = {
+        "W_enc": (config.d_in, config.d_sae),
+        "b_enc": (config.d_sae,),
+        "W_dec": (config.d_sae, config.d_in),
+        "b_dec": (config.d_in,),
+    }
+    if config.architecture == "jumprelu":
+        expected["threshold"] = (config.d_sae,)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         different = sorted(n for n in {*found, *expected} if found.get(n) != expected.get(n))
@@ -225,6 +239,7 @@ def _build(config: SAEConfig, tensors: Mapping[str, Tensor], subtracts: bool, fi
         values["b_enc"] = (values["b_enc"].double() + shift).float()
     if "threshold" in values:  # below 0 it is ReLU's 0 that decides
         values["threshold"] = values["threshold"].clamp_min(0)
+    sae = SAE(config)
     sae.load_state_dict(values)
     return sae
 

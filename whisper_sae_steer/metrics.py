@@ -26,8 +26,7 @@ DEFINITIONS = {
     "(AudioSAE, arXiv 2602.05027)",
     "HR_keep": "share of non-speech clips with no_speech_prob < 0.6 or avg_logprob > -1 in the "
     "greedy first 30 s (arXiv 2606.07473); a confident window counts even if its text is empty",
-    "chars_per_minute": "letters and digits written a minute of non-speech audio, after Whisper's "
-    "normaliser",
+    "chars_per_minute": "letters and digits written a minute of non-speech audio, after Whisper's normaliser",
     "WER": "word errors of all clips over their reference words, after Whisper's normaliser "
     "(EnglishTextNormalizer for English, BasicTextNormalizer for other languages); clips whose "
     "reference is empty are left out",
@@ -163,9 +162,7 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
     """Area under the ROC curve: how often a positive scores above a negative; None without both."""
     if not positive or not negative:
         return None
-    labels: NDArray[np.int8] = np.repeat(
-        np.array([1, 0], dtype=np.int8), [len(positive), len(negative)]
-    )
+    labels: NDArray[np.int8] = np.repeat(np.array([1, 0], dtype=np.int8), [len(positive), len(negative)])
     return float(roc_auc_score(labels, [*positive, *negative]))
 
 

@@ -13,7 +13,7 @@ from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
 
 from .audio import load_audio
-from .calls import Call, Steerer, active, current
+from .calls import Call, Steerer, active, current, shows_options_of
 from .convert import load_torch
 from .pack import SteeringPack, load_pack
 from .steering import Labels, check_alpha
@@ -72,9 +72,10 @@ class SteeredWhisper(Whisper):
             steered.steerer = Steerer(pack)
             block = block_index(pack.metadata.tap)
             tapped = model.encoder if block is None else model.encoder.blocks[block]
-            tapped.register_forward_hook(_hook(steered.steerer))
-        return steered
+            tapped.register_forward_hook(steered.steerer.hook)
+        return steered.train(model.training)
 
+    @shows_options_of(whisper.transcribe)
     def transcribe(
         self,
         audio: AudioSource,
@@ -91,7 +92,7 @@ class SteeredWhisper(Whisper):
         """
         call = _TorchCall(check_alpha(steer_alpha), steer_language_detection)
         samples = load_audio(audio)
-        with active(call):
+        with active(self.steerer, call):
             result = whisper.transcribe(cast(Whisper, self), samples, **options)
         if call.alpha and self.steerer is not None:
             for segment in result["segments"]:
@@ -107,7 +108,7 @@ class SteeredWhisper(Whisper):
         **kwargs: Any,
     ) -> DecodingResult | list[DecodingResult]:
         """``whisper.decode`` with steering; inside ``transcribe`` the α of that call counts."""
-        call = current()
+        call = current(self.steerer)
         if call is None:
             with self.steering(steer_alpha):
                 return whisper.decode(self, mel, options, **kwargs)
@@ -119,16 +120,16 @@ class SteeredWhisper(Whisper):
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; steered inside a call unless it switched that off."""
-        call = current()
+        call = current(self.steerer)
         if call is not None and not call.steer_language_detection:
             call = None
-        with active(call):
+        with active(self.steerer, call):
             return whisper.detect_language(self, mel, tokenizer)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
         """Steer every encode of this thread inside the block; for code that drives the model itself."""
-        with active(Call(check_alpha(alpha))) as call:
+        with active(self.steerer, Call(check_alpha(alpha))) as call:
             yield call
 
     def _labels(self, segment: dict[str, Any], call: "_TorchCall") -> Labels:
@@ -149,10 +150,3 @@ class _TorchCall(Call):
 def _key(figures: dict[str, Any]) -> tuple[float, ...]:
     names = ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
     return tuple(float(figures[name]) for name in names)
-
-
-def _hook(steerer: Steerer) -> Any:
-    def steer(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        steerer(output)
-
-    return steer

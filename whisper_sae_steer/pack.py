@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -163,20 +164,26 @@ def _shipped(weights: Weights) -> Path:
     )
 
 
+def pack_digest(pack: SteeringPack) -> str:
+    """SHA-256 over a pack's tensors and metadata."""
+    return _digest(_flatten(pack), json.dumps(asdict(pack.metadata), sort_keys=True))
+
+
 def _flatten(pack: SteeringPack) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, value in pack._asdict().items():
         if isinstance(value, Features):
-            tensors |= {f"{name}.{part}": t.clone() for part, t in value._asdict().items()}
+            tensors |= {f"{name}.{part}": t for part, t in value._asdict().items()}
         elif isinstance(value, Tensor):
-            tensors[name] = value.clone()
-    return tensors
+            tensors[name] = value
+    # safetensors takes neither strides nor memory that two tensors share
+    return {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
     digest = hashlib.sha256(metadata.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy lacks bfloat16
     return digest.hexdigest()

@@ -98,7 +98,7 @@ def check_alpha(alpha: float) -> float:
     """``alpha`` as a float; AlphaError unless it is a finite number."""
     try:
         value = float(alpha)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
     if not math.isfinite(value):
         raise AlphaError(f"steer_alpha must be a finite number, not {alpha!r}")

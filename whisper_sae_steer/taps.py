@@ -9,6 +9,7 @@ import torch
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 from torch import Tensor
+from torch.nn import Module
 
 from .convert import load_torch
 from .errors import PackError
@@ -68,9 +69,11 @@ class WindowEncoder:
             output = self._ct2.encode(ctranslate2.StorageView.from_array(mels), to_cpu=True)
             return torch.from_numpy(np.array(output))
         seen: list[Tensor] = []
-        handle = self._torch.encoder.blocks[self.block].register_forward_hook(
-            lambda _module, _inputs, output: seen.append(output)
-        )
+
+        def keep(_module: Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.append(output)
+
+        handle = self._torch.encoder.get_submodule(f"blocks.{self.block}").register_forward_hook(keep)
         try:
             with torch.no_grad():
                 self._torch.encoder(torch.from_numpy(mels))

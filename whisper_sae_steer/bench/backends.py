@@ -41,15 +41,11 @@ class Backend(Protocol):
     pack: str | None
     """Names the steering pack and its content; None for a model that runs at α = 0 only."""
 
-    def transcribe(
-        self, audio: NDArray[np.float32], alpha: float, language: str | None
-    ) -> Transcript:
+    def transcribe(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> Transcript:
         """Transcribe 16 kHz audio with the library's default settings."""
         ...
 
-    def first_window(
-        self, audio: NDArray[np.float32], alpha: float, language: str | None
-    ) -> RawWindow:
+    def first_window(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> RawWindow:
         """Decode the first 30 s greedily, thresholds off."""
         ...
 
@@ -65,17 +61,13 @@ class FasterBackend:
         self.compute_type = compute_type
         self.pack = _pack(model)
 
-    def transcribe(
-        self, audio: NDArray[np.float32], alpha: float, language: str | None
-    ) -> Transcript:
+    def transcribe(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> Transcript:
         options = _steering(self.pack, alpha)
         segments, _ = self.model.transcribe(audio, language=language, **options)
         dicts = [_segment(vars(segment)) for segment in segments]
         return Transcript("".join(segment["text"] for segment in dicts), dicts)
 
-    def first_window(
-        self, audio: NDArray[np.float32], alpha: float, language: str | None
-    ) -> RawWindow:
+    def first_window(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> RawWindow:
         model = self.model
         frames = model.feature_extractor.nb_max_frames
         # the extractor appends a frame of padding, which transcribe() leaves out too
@@ -100,16 +92,12 @@ class OpenAIBackend:
         self.compute_type = "float16" if self.fp16 else "float32"
         self.pack = _pack(model)
 
-    def transcribe(
-        self, audio: NDArray[np.float32], alpha: float, language: str | None
-    ) -> Transcript:
+    def transcribe(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> Transcript:
         options = _steering(self.pack, alpha)
         result = self.model.transcribe(audio, language=language, fp16=self.fp16, **options)
         return Transcript(result["text"], [_segment(segment) for segment in result["segments"]])
 
-    def first_window(
-        self, audio: NDArray[np.float32], alpha: float, language: str | None
-    ) -> RawWindow:
+    def first_window(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> RawWindow:
         model = self.model
         # as transcribe() does: the mel is padded with zeros, not the audio with silence
         mel: Any = whisper.log_mel_spectrogram(audio, model.dims.n_mels, padding=N_SAMPLES)

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
     add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the library")
-    add("--pack", default="auto", help="name or path of a steering pack")
+    add("--pack", default="auto", help="steering pack: a path, auto (shipped with us) or none")
     add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
     add("--no_raw", action="store_true", help="leave out the greedy first window: faster")
 
@@ -87,9 +87,7 @@ def _clips(args: argparse.Namespace) -> list[Clip]:
         clips = read_manifest(args.manifest, args.split, kinds, args.source)
     else:
         known = args.language if args.language != runner.OWN_LANGUAGE else None
-        clips = [
-            clip for folder in args.folders for clip in read_folder(folder, kinds[0], known or "")
-        ]
+        clips = [clip for folder in args.folders for clip in read_folder(folder, kinds[0], known or "")]
     return clips if args.per_class is None else select(clips, args.per_class)
 
 
@@ -105,7 +103,7 @@ def _load(args: argparse.Namespace) -> Backend:
         if args.threads:
             torch.set_num_threads(args.threads)
         device = None if args.device == "auto" else args.device
-        return OpenAIBackend(load_model(args.model, device, pack=args.pack), args.model)
+        return OpenAIBackend(load_model(args.model, device, pack=_pack(args.pack)), args.model)
     from ..faster import WhisperModel
 
     model = WhisperModel(
@@ -113,17 +111,17 @@ def _load(args: argparse.Namespace) -> Backend:
         device=args.device,
         compute_type=args.compute_type,
         cpu_threads=args.threads,
-        pack=args.pack,
+        pack=_pack(args.pack),
     )
     given = args.compute_type != "default"
-    return FasterBackend(
-        model, args.model, args.compute_type if given else model.model.compute_type
-    )
+    return FasterBackend(model, args.model, args.compute_type if given else model.model.compute_type)
 
 
-def _conditions(
-    args: argparse.Namespace, clips: Sequence[Clip], backend: Backend
-) -> dict[str, str]:
+def _pack(given: str) -> str | None:
+    return None if given == "none" else given
+
+
+def _conditions(args: argparse.Namespace, clips: Sequence[Clip], backend: Backend) -> dict[str, str]:
     libraries = ("whisper-sae-steer", "faster-whisper", "ctranslate2", "openai-whisper", "torch")
     return {
         "model": f"{backend.model_name}, back end {backend.name}, {backend.compute_type}",

@@ -28,9 +28,7 @@ def table(summary: dict[str, Any]) -> str:
     lines += [f"- **{name}**: {text}." for name, text in metrics.DEFINITIONS.items()]
     if summary["errors"]:
         lines += ["", f"## Failed: {len(summary['errors'])}", ""]
-        lines += [
-            f"- {row['path']}, α = {row['alpha']:g}: {row['error']}" for row in summary["errors"]
-        ]
+        lines += [f"- {row['path']}, α = {row['alpha']:g}: {row['error']}" for row in summary["errors"]]
     return "\n".join(lines) + "\n"
 
 
@@ -76,9 +74,7 @@ def _header(first: str, alphas: Sequence[str]) -> list[str]:
     ]
 
 
-def _line(
-    name: str, cells: Cells, alphas: Sequence[str], text: Callable[[dict[str, Any]], str]
-) -> str:
+def _line(name: str, cells: Cells, alphas: Sequence[str], text: Callable[[dict[str, Any]], str]) -> str:
     return f"| {name} | " + " | ".join(text(cells[alpha]) for alpha in alphas) + " |"
 
 

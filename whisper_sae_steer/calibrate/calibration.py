@@ -122,7 +122,7 @@ def calibrate(
         metadata, gate.features, gate.weight, gate.bias, edit.features, edit.directions,
         edit.coefficients,
     )  # fmt: skip
-    judge = Judge(plain_model(str(weights.ct2_dir)), _judged(held))
+    judge = Judge(plain_model(str(weights.ct2_dir)), _judged(held), work / "decoded.json")
     tqdm.write("searching the strength")
     norm = float(np.mean([w.frames().norm(dim=-1).mean() for w in judge.other]))
     unit, search = judge.best_unit(pack, norm)
@@ -137,9 +137,7 @@ def calibrate(
     return CalibrationResult(pack, report)
 
 
-def _check(
-    weights: Weights, sae: SAE, nonspeech: Sequence[Clip], config: CalibrationConfig
-) -> None:
+def _check(weights: Weights, sae: SAE, nonspeech: Sequence[Clip], config: CalibrationConfig) -> None:
     trained_on = sae.config.metadata.get("fingerprint")
     if trained_on is not None and trained_on != weights.fingerprint:
         raise CalibrationError(
@@ -210,6 +208,7 @@ def _documented(
     data = {
         "clips": len(clips),
         "sources": dict(sorted(Counter(f"{c.kind}/{c.source}" for c in clips.values()).items())),
+        "licences": sorted({f"{c.origin or c.source}: {c.licence}" for c in clips.values() if c.licence}),
         "synthetic": sum(w.clip is None for w in windows),
         "sha256": hashlib.sha256(keys.encode()).hexdigest(),
     }

@@ -39,10 +39,7 @@ def write_html(report: CalibrationReport, path: Path) -> None:
         "<h2>Search for the strength of α = 1</h2>",
         _table(
             ("unit", "FPR_raw", "FPR_kept", "WER change"),
-            [
-                (f"{u:.3g}", _pc(p.fpr_raw), _pc(p.fpr_kept), _pp(p.wer_change))
-                for u, p in report.search
-            ],
+            [(f"{u:.3g}", _pc(p.fpr_raw), _pc(p.fpr_kept), _pp(p.wer_change)) for u, p in report.search],
         ),
         f"<p><small>Made with {html.escape(metadata.created_with)}; weights"
         f" {metadata.fingerprint[:12]}, tap {metadata.tap}. {html.escape(_definition(report))}</small></p>",
@@ -68,9 +65,7 @@ def _summary(report: CalibrationReport) -> list[str]:
     if after.wer is None:
         lines.append("Cost: not measured, because no speech was given; the shipped gate is kept")
     else:
-        lines.append(
-            f"Cost at α = 1: WER {_pc(after.wer)} ({_pp(after.wer_change)} against unsteered)"
-        )
+        lines.append(f"Cost at α = 1: WER {_pc(after.wer)} ({_pp(after.wer_change)} against unsteered)")
     if report.gate is not None:
         g = report.gate
         lines.append(
@@ -90,8 +85,10 @@ _FEATURE_HEAD = ("feature", "weight for speech", "on speech", "on other", "most 
 
 def _curve_rows(report: CalibrationReport) -> list[tuple[str, ...]]:
     return [
-        (f"{p.alpha:g}", _pc(p.fpr_raw), _pc(p.fpr_kept), f"{p.no_speech_prob:.3f}")
-        + (_pc(p.wer), _pp(p.wer_change))
+        (
+            *(f"{p.alpha:g}", _pc(p.fpr_raw), _pc(p.fpr_kept)),
+            *(f"{p.no_speech_prob:.3f}", _pc(p.wer), _pp(p.wer_change)),
+        )
         for p in report.curve
     ]
 
@@ -117,8 +114,7 @@ def _feature_cells(row: FeatureRow) -> tuple[str, ...]:
 def _aligned(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in [head, *rows]
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]
     ]
 
 
@@ -129,9 +125,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
-def _image(
-    plot: Callable[[CalibrationReport, Any], None], report: CalibrationReport, alt: str
-) -> str:
+def _image(plot: Callable[[CalibrationReport, Any], None], report: CalibrationReport, alt: str) -> str:
     from matplotlib.figure import Figure  # drawing is slow to import and needed only here
 
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):

@@ -69,7 +69,7 @@ def fit_logistic(sample: FrameSample, columns: NDArray[np.intp] | None = None) -
     scaled = csr_matrix(features.multiply(1 / deviation))
     model = LogisticRegression(C=0.05, max_iter=500, class_weight="balanced")
     model.fit(scaled, sample.is_speech)
-    return LinearModel(model.coef_[0] / deviation, float(model.intercept_[0]))
+    return LinearModel(np.asarray(model.coef_)[0] / deviation, float(model.intercept_[0]))
 
 
 def logistic_importance(sample: FrameSample) -> NDArray[np.float64]:

@@ -1,7 +1,10 @@
 """Measuring packs on held-back windows, and finding the strength that α = 1 stands for."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ctranslate2
@@ -11,12 +14,11 @@ import torch
 from ctranslate2 import StorageView
 
 from .. import metrics
-from ..calls import Call, Steerer, active
 from ..errors import CalibrationError
+from ..files import write_atomically
 from ..greedy import RawWindow, decode_windows
-from ..pack import SteeringPack
+from ..pack import SteeringPack, pack_digest
 from ..steering import Steering
-from ..taps import FRAMES
 from .windows import Window
 
 BATCH = 8
@@ -31,6 +33,8 @@ GRIDS = {
 MARGIN = 1.25
 """what is added to the smallest unit that suffices here, for sounds not heard here"""
 TOLERANCE = 0.005
+MAX_COST = 0.005
+"""change of the WER on held-back speech that a strength may cost"""
 
 
 class Point(NamedTuple):
@@ -50,18 +54,38 @@ class Point(NamedTuple):
 
 
 class Judge:
-    """Decodes held-back windows at any pack and α; remembers the unsteered decoding."""
+    """Decodes held-back windows at any pack and α.
 
-    def __init__(self, model: Any, windows: Sequence[Window]):
+    What was decoded once is kept in the file ``memory``, so a search that was stopped goes on.
+    """
+
+    def __init__(self, model: Any, windows: Sequence[Window], memory: Path):
         self.model = model
+        self._memory = memory
+        self._known: dict[str, Any] = json.loads(memory.read_text()) if memory.exists() else {}
+        self._windows_key = hashlib.sha256("\n".join(w.key for w in windows).encode()).hexdigest()
         self.other = [w for w in windows if not w.is_speech]
         self.speech = [w for w in windows if w.is_speech]
         if not self.other:
             raise CalibrationError("no non-speech recording is left to hold back; give more")
-        self.unsteered = {w.key: raw for w, raw in self._decode(windows, None, 0.0)}
+        self.unsteered: dict[str, RawWindow] = self._remembered(
+            "unsteered", lambda: {w.key: raw for w, raw in self._decode(windows, None, 0.0)}
+        )
 
     def point(self, pack: SteeringPack, alpha: float) -> Point:
         """Figures of a pack at α."""
+        key = f"{pack_digest(pack)} {alpha}" if alpha else "point 0"
+        return Point(*self._remembered(key, lambda: self._point(pack, alpha)))
+
+    def _remembered(self, key: str, compute: Callable[[], Any]) -> Any:
+        key = f"{self._windows_key} {key}"
+        if key not in self._known:
+            self._known[key] = compute()
+            with write_atomically(self._memory) as temporary:
+                temporary.write_text(json.dumps(self._known))
+        return self._known[key]
+
+    def _point(self, pack: SteeringPack, alpha: float) -> Point:
         decoded = dict(self.unsteered)
         if alpha:
             touched = [w for w in [*self.other, *self.speech] if self._touched(pack, w)]
@@ -77,16 +101,20 @@ class Judge:
         )
 
     def best_unit(self, pack: SteeringPack, norm: float) -> tuple[float, list[tuple[float, Point]]]:
-        """The smallest unit that comes within 0.5% of the lowest FPR_raw, plus a margin; and the search."""
+        """The unit that α = 1 stands for, and every unit tried.
+
+        Of the units that cost at most 0.5 pp of WER, the smallest whose FPR_raw is within 0.5 pp of the
+        lowest, plus a margin where that costs nothing; the smallest unit if all cost more.
+        """
         strategy = pack.metadata.strategy
         scale = norm if strategy == "direction" else 1.0
-        tried = [
-            (unit * scale, self.point(with_unit(pack, unit * scale), 1.0))
-            for unit in GRIDS[strategy]
-        ]
-        lowest = min(point.fpr_raw for _, point in tried)
-        unit = next(unit for unit, point in tried if point.fpr_raw <= lowest + TOLERANCE)
-        return MARGIN * unit, tried
+        tried = [(unit * scale, self.point(with_unit(pack, unit * scale), 1.0)) for unit in GRIDS[strategy]]
+        cheap = [(unit, point) for unit, point in tried if (point.wer_change or 0.0) <= MAX_COST]
+        lowest = min((point.fpr_raw for _, point in cheap), default=0.0)
+        unit = next((u for u, point in cheap if point.fpr_raw <= lowest + TOLERANCE), tried[0][0])
+        stronger = self.point(with_unit(pack, MARGIN * unit), 1.0)
+        tried.append((MARGIN * unit, stronger))
+        return (MARGIN * unit if (stronger.wer_change or 0.0) <= MAX_COST else unit), tried
 
     def no_speech(self, pack: SteeringPack) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """no_speech_prob of the windows without speech, before and after steering at α = 1."""
@@ -103,14 +131,13 @@ class Judge:
     def _decode(
         self, windows: Sequence[Window], pack: SteeringPack | None, alpha: float
     ) -> list[tuple[Window, RawWindow]]:
-        steerer = Steerer(pack) if pack else None
+        steering = Steering(pack) if pack else None
         decoded: list[tuple[Window, RawWindow]] = []
         for start in range(0, len(windows), BATCH):
             batch = windows[start : start + BATCH]
             frames = torch.stack([w.frames() for w in batch])
-            if steerer is not None:
-                with active(Call(alpha)):
-                    steerer(frames)
+            if steering is not None:
+                steering.apply_(frames, alpha)
             encoded = StorageView.from_array(np.ascontiguousarray(frames.numpy()))
             # speech is decoded to its end, or its word errors would be cut short
             limit = 224 if any(w.is_speech for w in batch) else NEW_TOKENS
@@ -123,20 +150,14 @@ class Judge:
             return None, None
         now, before = (
             metrics.total(
-                [
-                    errors
-                    for w in self.speech
-                    if (errors := self._errors(w, texts[w.key]["text"])) is not None
-                ]
+                [errors for w in self.speech if (errors := self._errors(w, texts[w.key]["text"])) is not None]
             )
             for texts in (decoded, self.unsteered)
         )
         return now.rate, now.rate - before.rate
 
     def _errors(self, window: Window, text: str) -> metrics.WordErrors | None:
-        assert window.clip is not None
-        whole = window.content < FRAMES  # a transcript covers the whole clip, not its first 30 s
-        reference = (window.clip.text if whole else "") or self.unsteered[window.key]["text"]
+        reference = window.reference or self.unsteered[window.key]["text"]
         return metrics.word_errors(reference, text, window.language or "en")
 
 

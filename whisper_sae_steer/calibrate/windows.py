@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..audio import audio_seconds, load_audio
+from ..audio import SAMPLE_RATE, audio_seconds, load_audio
 from ..clips import Clip
 from ..errors import AudioError
 from ..files import write_atomically
@@ -26,6 +26,8 @@ HELD_BACK_SHARE = 0.25
 SNRS = (20.0, 10.0, 5.0, 0.0)
 GAINS = (0.0, 0.0, -20.0, -40.0)
 """dB applied to noisy copies of speech"""
+SHORT_SECONDS = (0.4, 1.2)
+"""length of the pieces that stand for one-word utterances"""
 VAD_SAMPLES = 512
 VAD_THRESHOLD = 0.6
 
@@ -41,6 +43,8 @@ class Recipe(NamedTuple):
     noise: Clip | None = None
     snr: float = 0.0
     gain: float = 0.0
+    short: float = 0.0
+    """seconds around the loudest moment that are kept; 0 for all"""
     synthetic: NDArray[np.float32] | None = None
 
 
@@ -51,7 +55,8 @@ class Window:
     key: str
     clip: Clip | None
     is_speech: bool
-    noisy: bool
+    reference: str
+    """transcript, where it covers just what the window holds"""
     held_back: bool
     content: int
     """frames that cover audio"""
@@ -77,14 +82,12 @@ def held_back(group: str) -> bool:
     return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32 < HELD_BACK_SHARE
 
 
-def plan(
-    nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed: int
-) -> list[Recipe]:
-    """Every window to encode: clips, one noisy copy of each speech clip, synthetic sounds.
+def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed: int) -> list[Recipe]:
+    """Every window to encode: clips, a short piece and a noisy copy of each speech clip, synthetic sounds.
 
     Noise is mixed in from the same part (fitted or held back) as the speech.
     """
-    rng = np.random.default_rng(seed)
+    rng, lengths = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     recipes = [
         Recipe(f"{clip.key}@{start}", clip, start)
         for clip in [*nonspeech, *speech]
@@ -97,6 +100,8 @@ def plan(
             snr, gain = float(rng.choice(SNRS)), float(rng.choice(GAINS))
             key = f"{clip.key}+{noise.key}@{snr:g}dB{gain:+g}dB"
             recipes.append(Recipe(key, clip, 0, noise, snr, gain))
+        short = round(float(lengths.uniform(*SHORT_SECONDS)), 2)
+        recipes.append(Recipe(f"{clip.key}~{short}s", clip, short=short))
     for made in generate(synthetic, seed):
         recipes.append(Recipe(f"synthetic/{made.name}", None, synthetic=made.audio))
     return recipes
@@ -120,9 +125,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> l
                     temporary,
                     frames=encoder([audio])[0].half().numpy(),
                     content=max(1, content_frames(len(audio))),
-                    speech=_speech_frames(vad, clean)
-                    if clean is not None
-                    else np.zeros(FRAMES, bool),
+                    speech=_speech_frames(vad, clean) if clean is not None else np.zeros(FRAMES, bool),
                 )
         saved = np.load(path)
         clip = recipe.clip
@@ -131,7 +134,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> l
                 key=recipe.key,
                 clip=clip,
                 is_speech=clip is not None and clip.kind == "speech",
-                noisy=recipe.noise is not None,
+                reference=clip.text if clip and not recipe.short and saved["content"] < FRAMES else "",
                 held_back=held_back(clip.group if clip else recipe.key),
                 content=int(saved["content"]),
                 speech=saved["speech"],
@@ -159,9 +162,20 @@ def _audio(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | N
         raise AudioError(f"{recipe.clip.path} is shorter than its manifest says")
     if recipe.clip.kind != "speech":
         return audio, None
+    if recipe.short:
+        audio = loudest(audio, recipe.short)
     if recipe.noise is None:
         return audio, audio
     return mix(audio, load_audio(recipe.noise.path), recipe.snr, recipe.gain), audio
+
+
+def loudest(audio: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
+    """The piece of ``audio`` of this length around its loudest tenth of a second."""
+    tenth = SAMPLE_RATE // 10
+    energy = np.convolve(audio.astype(np.float64) ** 2, np.ones(tenth), mode="same")
+    length = int(seconds * SAMPLE_RATE)
+    start = max(0, min(int(energy.argmax()) - length // 2, len(audio) - length))
+    return audio[start : start + length]
 
 
 def mix(

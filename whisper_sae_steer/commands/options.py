@@ -5,6 +5,7 @@ Only names and types live here; `transcribe.py` says what they do with each back
 
 import argparse
 import math
+from argparse import _ArgumentGroup as Group  # pyright: ignore[reportPrivateUsage]
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json", "all")
 WORD_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_words_per_line")
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("audio", nargs="+", help="audio file(s) to transcribe")
-    add("--model", default="turbo", help="name or path of the Whisper model")
+    add("--model", default="base", help="name or path of the Whisper model")
     add("--model_dir", help="where downloaded models are kept, if not in the library's own folder")
     add("--device", help="cpu, cuda or cuda:N; cuda if there is one, when left out")
     add("--output_dir", "-o", default=".", help="directory to save the outputs")
@@ -30,7 +31,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=optional_int, default=0, help="CPU threads; 0: the library's choice")
 
 
-def _add_steering(group: argparse._ArgumentGroup) -> None:
+def _add_steering(group: Group) -> None:
     add = group.add_argument
     add("--steer_alpha", type=number, default=1.0, help="strength; 0 is the unsteered library")
     add("--pack", default="auto", help="steering pack: a path, auto (shipped with us) or none")
@@ -44,7 +45,7 @@ def _add_steering(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_decoding(group: argparse._ArgumentGroup) -> None:
+def _add_decoding(group: Group) -> None:
     add = group.add_argument
     add("--task", default="transcribe", choices=["transcribe", "translate"], help="what to write")
     add("--language", type=language, help="code or English name; detected when left out")
@@ -85,7 +86,7 @@ def _add_decoding(group: argparse._ArgumentGroup) -> None:
     add("--clip_timestamps", default="0", help="start,end,start,end,… in seconds to transcribe")
 
 
-def _add_words(group: argparse._ArgumentGroup) -> None:
+def _add_words(group: Group) -> None:
     add = group.add_argument
     add("--word_timestamps", type=boolean, default=False, help="times of single words")
     add("--prepend_punctuations", default="\"'“¿([{-", help="joined to the next word")

@@ -142,7 +142,7 @@ def _noted_interrupt() -> Generator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():  # where signals never arrive
         yield seen
         return
-    previous = signal.signal(signal.SIGINT, lambda *_: seen.set())
+    previous = signal.signal(signal.SIGINT, lambda _number, _frame: seen.set())
     try:
         yield seen
     finally:

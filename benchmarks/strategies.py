@@ -1,0 +1,123 @@
+"""Every strategy, selection and gate side by side: fitted on one split, measured on another.
+
+Writes STRATEGIES.md-style rows for one model:
+    python benchmarks/strategies.py MANIFEST --model tiny.en --out results/strategies-tiny.en
+Figures are of greedy first windows (FPR_raw, FPR_kept) and of speech with and without noise (WER).
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from whisper_sae_steer.calibrate.attribution import SilenceObjective
+from whisper_sae_steer.calibrate.directions import Evidence, build_edit, spread
+from whisper_sae_steer.calibrate.gatefit import fit_gate, with_gate
+from whisper_sae_steer.calibrate.selection import sample_frames
+from whisper_sae_steer.calibrate.strength import Judge, plain_model, with_unit
+from whisper_sae_steer.calibrate.windows import Window, encode, plan
+from whisper_sae_steer.clips import NONSPEECH_KINDS, read_manifest, select
+from whisper_sae_steer.convert import load_torch
+from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.find import find_sae
+from whisper_sae_steer.formats import load_sae
+from whisper_sae_steer.pack import Features, PackMetadata, SteeringPack
+from whisper_sae_steer.taps import WindowEncoder
+from whisper_sae_steer.weights import Weights, resolve
+
+COMBINATIONS = [
+    (strategy, selection, gate)
+    for strategy, selections in (
+        ("direction", ("attribution", "gradient", "contrast")),
+        ("additive", ("attribution", "logistic", "fisher")),
+        ("suppress", ("attribution", "logistic", "fisher")),
+    )
+    for selection in selections
+    for gate in ("none", "frame", "window")
+]
+HEAD = "| strategy | selection | gate | unit | FPR_raw | FPR_kept | WER | change |\n|" + "---|" * 8
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    weights = resolve(args.model)
+    sae = load_sae(find_sae(args.sae, weights))
+    fitted = [w for w in _windows(weights, args, "calib") if not w.held_back]
+    held = [w for w in _windows(weights, args, "calib") if w.held_back]
+    dev = _windows(weights, args, "dev")
+    sample = sample_frames(sae, fitted)
+    gate = fit_gate(sae, sample, fitted)
+    evidence = Evidence(sae, SilenceObjective(load_torch(weights)), sample, fitted)
+    model = plain_model(str(weights.ct2_dir))
+    args.out.mkdir(parents=True, exist_ok=True)
+    search = Judge(model, _some(held, args.windows), args.out / "search.json")
+    measure = Judge(model, _some(dev, args.windows), args.out / "measured.json")
+    norm = float(np.mean([w.frames().norm(dim=-1).mean() for w in search.other]))
+    rows = [("unsteered", "", "", 0.0, measure.point(_empty(weights, sae.config.d_in), 0.0)._asdict())]
+    for strategy, selection, kind in tqdm(COMBINATIONS):
+        edit = build_edit(strategy, selection, evidence)
+        metadata = with_gate(_empty(weights, sae.config.d_in).metadata, gate)
+        metadata = replace(metadata, strategy=strategy, selection=selection, gate=kind)
+        pack = SteeringPack(metadata, gate.features, gate.weight, gate.bias, *edit)
+        unit, _ = search.best_unit(pack, norm)
+        point = measure.point(with_unit(pack, unit), 1.0)
+        rows.append((strategy, selection, kind, unit, point._asdict()))
+        _write(args.out, rows, measure)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--sae", default="auto")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="folder of encoded windows (default: OUT/work)")
+    parser.add_argument("--per_class", type=int, default=24)
+    parser.add_argument("--windows", type=int, default=48, help="windows of each kind decoded a point")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def _windows(weights: Weights, args: argparse.Namespace, split: str) -> list[Window]:
+    nonspeech = select(read_manifest(args.manifest, split, NONSPEECH_KINDS), args.per_class)
+    speech = select(read_manifest(args.manifest, split, "speech"), args.per_class)
+    work = args.work or args.out / "work"
+    encoder = WindowEncoder(weights, threads=args.threads)
+    return encode(encoder, plan(nonspeech, speech, 60 if split == "calib" else 0, 0), work)
+
+
+def _some(windows: Sequence[Window], count: int) -> list[Window]:
+    other = spread([w for w in windows if not w.is_speech], count)
+    return other + spread([w for w in windows if w.is_speech], count)
+
+
+def _empty(weights: Weights, d_in: int) -> SteeringPack:
+    metadata = PackMetadata(weights.name, weights.fingerprint, d_in, "direction", "", "window", 1.0)
+    nothing = torch.zeros(0)
+    features = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, d_in), nothing, nothing)
+    empty = Features(*features)
+    return SteeringPack(metadata, empty, nothing, torch.zeros(()), empty, torch.zeros(0, d_in), nothing)
+
+
+def _write(out: Path, rows: Sequence[tuple], measure: Judge) -> None:
+    lines = [HEAD]
+    for strategy, selection, gate, unit, p in rows:
+        lines.append(
+            f"| {strategy} | {selection} | {gate} | {unit:.3g} | {100 * p['fpr_raw']:.1f}% |"
+            f" {100 * p['fpr_kept']:.1f}% | {100 * p['wer']:.2f}% | {100 * p['wer_change']:+.2f} pp |"
+        )
+    lines.append(f"\n{len(measure.other)} windows without speech, {len(measure.speech)} with.")
+    with write_atomically(out / "strategies.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with write_atomically(out / "strategies.json") as temporary:
+        temporary.write_text(json.dumps([list(row) for row in rows], indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Real Whisper weights and the sample recordings, with packs that add one known vector."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whisper_sae_steer import metrics
+from whisper_sae_steer.audio import load_audio
+from whisper_sae_steer.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.weights import Weights, resolve
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+WIDTHS = {"tiny.en": 384, "base": 512}
+SHUT, OPEN = 1000.0, -1000.0
+"""gate biases that leave no doubt"""
+
+
+@cache
+def weights(name: str) -> Weights:
+    return resolve(name)
+
+
+@cache
+def sample(name: str) -> NDArray[np.float32]:
+    return load_audio(SAMPLES / f"{name}.ogg")
+
+
+class Split(NamedTuple):
+    """A transcript of gap.ogg."""
+
+    spoken: list[str]
+    """words of the segments outside the gap"""
+    invented: list[str]
+    """texts inside it"""
+
+
+def by_gap(segments: Iterable[Mapping[str, Any]]) -> Split:
+    """Segments of gap.ogg by where their middles are; texts normalised as for word errors."""
+    (gap,) = truth("gap")["gaps"]
+    inside: list[str] = []
+    outside: list[str] = []
+    for segment in segments:
+        middle = (segment["start"] + segment["end"]) / 2
+        side = inside if gap["start"] < middle < gap["end"] else outside
+        side.append(metrics.normalise(segment["text"], "en"))
+    return Split(" ".join(outside).split(), [text for text in inside if text])
+
+
+def truth(name: str) -> dict[str, Any]:
+    return json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def vector_pack(name: str, bias: float = 0.0, width: int = 0, **metadata: Any) -> SteeringPack:
+    """Adds α · 2 v, v of unit length; ungated, with scores that vary from frame to frame.
+
+    Small beside a frame's norm of 20, so that speech stays text with other probabilities.
+    """
+    width = width or WIDTHS[name]
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    options: dict[str, Any] = {
+        "model": name,
+        "fingerprint": weights(name).fingerprint if name in WIDTHS else "",
+        "d_in": width,
+        "strategy": "direction",
+        "selection": "attribution",
+        "gate": "none",
+        "alpha_unit": 2.0,
+        "gate_smoothing": 25,
+    }
+    return SteeringPack(
+        metadata=PackMetadata(**{**options, **metadata}),
+        gate=Features(torch.arange(16), random(16, width) / width**0.5, torch.zeros(16), torch.zeros(16)),
+        gate_weight=random(16),
+        gate_bias=torch.tensor(bias),
+        steer=Features(torch.arange(0), torch.zeros(0, width), torch.zeros(0), torch.zeros(0)),
+        directions=torch.nn.functional.normalize(random(1, width), dim=-1),
+        coefficients=torch.ones(1),
+    )
+
+
+def edit(pack: SteeringPack) -> NDArray[np.float32]:
+    """What a vector pack adds to an open window's frames at α = 1, [d]."""
+    return (pack.directions[0] * pack.metadata.alpha_unit).numpy()
+
+
+def strength(before: NDArray[np.float32], after: NDArray[np.float32], pack: SteeringPack) -> float:
+    """How often and how strongly frames [..., d] were edited: the sum of the αs applied to them."""
+    vector = edit(pack)
+    found = float(((after - before) @ vector).mean() / (vector @ vector))
+    np.testing.assert_allclose(after, before + found * vector, atol=1e-3)
+    return round(found, 3)
+
+
+def saved(pack: SteeringPack, folder: Path) -> Path:
+    path = folder / "pack.safetensors"
+    save_pack(pack, path)
+    return path

@@ -1,0 +1,542 @@
+"""The CTranslate2 back end on real weights: the plain library at α = 0, every encode steered once."""
+
+import copy
+import inspect
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import faster_whisper
+import numpy as np
+import pytest
+import torch
+from ctranslate2 import DataType, StorageView
+from faster_whisper import transcribe as fw
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.vad import VadOptions, collect_chunks, get_speech_timestamps
+from numpy.typing import NDArray
+from real_models import (
+    SAMPLES,
+    SHUT,
+    by_gap,
+    edit,
+    sample,
+    saved,
+    strength,
+    truth,
+    vector_pack,
+    weights,
+)
+
+from whisper_sae_steer.calls import Call, Steerer, active, current
+from whisper_sae_steer.errors import AlphaError, AudioError, PackError
+from whisper_sae_steer.faster import (
+    BatchedInferencePipeline,
+    Segment,
+    SteeredEncoder,
+    WhisperModel,
+    steer_storage,
+)
+from whisper_sae_steer.pack import SteeringPack
+from whisper_sae_steer.steering import Steering
+
+SPEECH = sample("speech")
+QUICK: dict[str, Any] = {"beam_size": 1, "temperature": 0.0, "max_new_tokens": 12}
+"""a few tokens are enough where the text doesn't matter"""
+CLIPS = [{"start": 0.0, "end": 5.0}, {"start": 5.0, "end": 8.0}]
+"""for the batched pipeline"""
+
+
+@cache
+def plain(name: str) -> faster_whisper.WhisperModel:
+    return faster_whisper.WhisperModel(
+        str(weights(name).ct2_dir), device="cpu", compute_type="float32", cpu_threads=1
+    )
+
+
+def steered(name: str, pack: SteeringPack | None = None) -> WhisperModel:
+    """A steered model over the plain one's CTranslate2 object, to load the weights once."""
+    model = copy.copy(plain(name))
+    model.__class__ = WhisperModel
+    assert isinstance(model, WhisperModel)
+    model.steerer = Steerer(pack or vector_pack(name))
+    model.model = SteeredEncoder(model.model, model.steerer)  # pyright: ignore
+    return model
+
+
+class Watch:
+    """A CTranslate2 model that notes with how much α in all the frames it is handed were steered.
+
+    ``raw`` counts mel handed to what would encode it again, out of sight.
+    """
+
+    def __init__(self, model: WhisperModel):
+        encoder: Any = model.model
+        assert model.steerer is not None
+        self.pack, self.inner = model.steerer.pack, encoder._inner
+        self.encodes = self.raw = 0
+        self.strengths: list[float] = []
+        self.before = np.zeros(0, np.float32)
+        encoder._inner = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def encode(self, features: StorageView, to_cpu: bool = False) -> StorageView:
+        output = self.inner.encode(features, to_cpu=to_cpu)
+        self.encodes += 1
+        self.before = np.array(output)
+        return output
+
+    def generate(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
+        self._note(features)
+        return self.inner.generate(features, *args, **kwargs)
+
+    def align(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
+        self._note(features)
+        return self.inner.align(features, *args, **kwargs)
+
+    def detect_language(self, features: StorageView) -> Any:
+        self._note(features)
+        return self.inner.detect_language(features)
+
+    def _note(self, features: StorageView) -> None:
+        if features.shape[1] == self.inner.n_mels:
+            self.raw += 1
+        else:
+            self.strengths.append(strength(self.before, np.array(features), self.pack))
+
+
+def mel(audio: NDArray[np.float32] = SPEECH, start: int = 0, end: int = 3000) -> StorageView:
+    """[1, 80, 3000] of mel frames ``start``…``end``, padded as transcribe() pads."""
+    features = plain("tiny.en").feature_extractor(audio)[:, :-1][:, start:end]
+    return StorageView.from_array(np.ascontiguousarray(pad_or_trim(features)[None]))
+
+
+def ignoring_time(segments: Iterable[fw.Segment]) -> list[dict[str, Any]]:
+    return [{**asdict(s), "start": 0, "end": 0, "words": None} for s in segments]
+
+
+# --- α = 0 and a shut gate -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tiny.en", {}),
+        ("tiny.en", {"word_timestamps": True, "vad_filter": True, "beam_size": 1}),
+        ("tiny.en", {"clip_timestamps": "0,4,4,8", "temperature": 0.0, "beam_size": 1}),
+        ("base", {"multilingual": True, "beam_size": 1}),
+    ],
+)
+def test_alpha_zero_is_the_plain_library(name: str, options: dict[str, Any]):
+    expected, expected_info = plain(name).transcribe(SPEECH, **options)
+    segments, info = steered(name).transcribe(SPEECH, steer_alpha=0, **options)
+    assert inspect.isgenerator(segments)
+    found = list(segments)
+    assert found == list(expected)
+    assert found
+    assert {type(segment) for segment in found} == {fw.Segment}
+    assert info == expected_info
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_timestamps": CLIPS, "word_timestamps": True}])
+def test_alpha_zero_is_the_plain_batched_pipeline(options: dict[str, Any]):
+    pipeline = faster_whisper.BatchedInferencePipeline(plain("tiny.en"))
+    expected, expected_info = pipeline.transcribe(SPEECH, beam_size=1, **copy.deepcopy(options))
+    ours = BatchedInferencePipeline(steered("tiny.en"))
+    segments, info = ours.transcribe(SPEECH, beam_size=1, steer_alpha=0.0, **copy.deepcopy(options))
+    found = list(segments)
+    assert found == list(expected)
+    assert {type(segment) for segment in found} == {fw.Segment}
+    assert info == expected_info
+
+
+def test_a_shut_gate_changes_no_figure_and_adds_two_fields():
+    model = steered("tiny.en", vector_pack("tiny.en", SHUT, gate="window"))
+    segments, info = model.transcribe(SPEECH)
+    expected, expected_info = plain("tiny.en").transcribe(SPEECH)
+    found = [asdict(segment) for segment in segments]
+    labels = [(segment.pop("speech_prob"), segment.pop("hallucination_risk")) for segment in found]
+    assert found == [asdict(segment) for segment in expected]
+    assert info == expected_info
+    assert all(speech > 0.99 and risk < 0.01 for speech, risk in labels)
+
+
+def test_steered_segments_are_faster_whispers_with_labels():
+    segments, _ = steered("tiny.en").transcribe(SPEECH, "en", "transcribe", **QUICK)
+    (segment,) = segments
+    assert isinstance(segment, Segment)
+    assert isinstance(segment, fw.Segment)
+    assert 0 < segment.speech_prob < 1
+    assert 0 < segment.hallucination_risk < 1
+    assert "speech_prob" in asdict(segment)
+
+
+# --- exactly once --------------------------------------------------------------------------------
+
+
+FALLBACK: dict[str, Any] = {"temperature": [0.0, 0.4, 0.8], "log_prob_threshold": 10.0, "best_of": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "encodes", "strengths"),
+    [
+        ("tiny.en", {}, 1, [0.5]),
+        ("tiny.en", FALLBACK, 1, [0.5] * 3),
+        ("tiny.en", {"word_timestamps": True}, 1, [0.5] * 2),
+        ("tiny.en", {"vad_filter": True}, 1, [0.5]),
+        ("tiny.en", {"clip_timestamps": "0,4,4,8"}, 2, [0.5] * 2),
+        ("base", {}, 2, [0.5] * 2),
+        ("base", {"steer_language_detection": False}, 2, [0.0, 0.5]),
+        ("base", {"multilingual": True, "language": "en", "word_timestamps": True}, 1, [0.5] * 3),
+    ],
+)
+def test_every_encode_of_transcribe_is_steered_once(
+    name: str, options: dict[str, Any], encodes: int, strengths: list[float]
+):
+    model = steered(name)
+    watch = Watch(model)
+    segments, _ = model.transcribe(SPEECH, steer_alpha=0.5, **{**QUICK, **options})
+    assert list(segments)
+    assert (watch.encodes, watch.strengths, watch.raw) == (encodes, strengths, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "encodes", "strengths"),
+    [
+        ("tiny.en", {}, 1, [0.5]),
+        ("tiny.en", {"clip_timestamps": CLIPS, "word_timestamps": True}, 1, [0.5] * 2),
+        ("tiny.en", {"clip_timestamps": CLIPS, "batch_size": 1}, 2, [0.5] * 2),
+        ("base", {"clip_timestamps": CLIPS, "multilingual": True}, 2, [0.5] * 3),
+        ("base", {"clip_timestamps": CLIPS, "steer_language_detection": False}, 2, [0.0, 0.5]),
+    ],
+)
+def test_every_encode_of_the_batched_pipeline_is_steered_once(
+    name: str, options: dict[str, Any], encodes: int, strengths: list[float]
+):
+    model = steered(name)
+    watch, pipeline = Watch(model), BatchedInferencePipeline(model)
+    segments, _ = pipeline.transcribe(SPEECH, steer_alpha=0.5, **{**QUICK, **copy.deepcopy(options)})
+    assert list(segments)
+    assert (watch.encodes, watch.strengths, watch.raw) == (encodes, strengths, 0)
+
+
+def test_mel_handed_to_the_model_itself_is_steered_once():
+    model = steered("base")
+    watch, window = Watch(model), mel()
+    prompt = [50258, 50259, 50359, 50363]
+    with model.steering(0.5):
+        model.model.generate(window, [prompt], beam_size=1, max_length=8)
+        model.model.detect_language(window)
+        model.model.align(window, prompt[:3], [[440, 3847]], 1000)
+    assert (watch.encodes, watch.strengths, watch.raw) == (3, [0.5] * 3, 0)
+
+
+def test_features_handed_back_in_are_not_steered_again():
+    model = steered("base")
+    watch = Watch(model)
+    with model.steering(0.5):
+        encoded = model.model.encode(mel())
+        model.model.detect_language(encoded)
+        model.model.generate(encoded, [[50258, 50259, 50359, 50363]], beam_size=1, max_length=8)
+        model.encode(np.array(mel()))
+    assert (watch.encodes, watch.strengths, watch.raw) == (2, [0.5] * 2, 0)
+
+
+def test_outside_calls_nothing_is_steered():
+    model = steered("base")
+    expected = np.array(plain("base").model.encode(mel()))
+    assert np.array_equal(np.array(model.model.encode(mel())), expected)
+    assert model.detect_language(SPEECH) == plain("base").detect_language(SPEECH)
+    watch = Watch(model)
+    with steered("tiny.en").steering(1.0):
+        model.model.detect_language(mel())
+    with model.steering(0.0):
+        model.model.detect_language(mel())
+    assert (watch.encodes, watch.raw) == (0, 2), "CTranslate2 encodes this mel itself, as ever"
+
+
+# --- lazy segments -------------------------------------------------------------------------------
+
+
+WINDOWS: dict[str, Any] = {
+    **QUICK,
+    "max_new_tokens": 6,
+    "clip_timestamps": "0,3,3,6,6,9",
+    "no_speech_threshold": None,
+}
+
+
+def test_interleaved_transcripts_are_those_of_each_alone():
+    model, alphas = steered("tiny.en"), (1.0, 0.0, -3.0)
+
+    def start(alpha: float) -> Iterable[fw.Segment]:
+        return model.transcribe(SPEECH, steer_alpha=alpha, **WINDOWS)[0]
+
+    alone = [list(start(alpha)) for alpha in alphas]
+    assert [len(segments) for segments in alone] == [3, 3, 3]
+    assert len({segments[0].avg_logprob for segments in alone}) == 3
+    with model.steering(5.0):
+        together = list(zip(*(start(alpha) for alpha in alphas), strict=True))
+    assert [list(segments) for segments in zip(*together, strict=True)] == alone
+
+
+def test_interleaved_batches_are_those_of_each_alone():
+    pipeline, alphas = BatchedInferencePipeline(steered("tiny.en")), (1.0, 0.0, -3.0)
+
+    def start(alpha: float) -> Iterable[fw.Segment]:
+        options = {**QUICK, "clip_timestamps": CLIPS, "batch_size": 1, "steer_alpha": alpha}
+        return pipeline.transcribe(SPEECH, **options)[0]
+
+    alone = [list(start(alpha)) for alpha in alphas]
+    assert len({segments[0].avg_logprob for segments in alone}) == 3
+    with pipeline.model.steering(5.0):
+        together = list(zip(*(start(alpha) for alpha in alphas), strict=True))
+    assert [list(segments) for segments in zip(*together, strict=True)] == alone
+
+
+def test_a_transcript_closed_early_or_failing_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    model = steered("tiny.en")
+    segments, _ = model.transcribe(SPEECH, **WINDOWS)
+    next(iter(segments))
+    assert inspect.isgenerator(segments)
+    segments.close()
+    assert current(model.steerer) is None
+
+    segments, _ = model.transcribe(SPEECH, **WINDOWS)
+    next(iter(segments))
+    watch = Watch(model)
+    monkeypatch.setattr(watch, "generate", lambda *_args, **_options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(iter(segments))
+    assert watch.encodes == 1
+    assert current(model.steerer) is None
+    with pytest.raises(ValueError, match="is not a valid language"):
+        model.transcribe(SPEECH, language="no such language")
+    assert current(model.steerer) is None
+
+
+def test_threads_steer_with_their_own_alpha():
+    model, alphas = steered("tiny.en"), [0.0, 1.0, -3.0, 1.0]
+
+    def work(alpha: float) -> list[fw.Segment]:
+        return list(model.transcribe(SPEECH, steer_alpha=alpha, **WINDOWS)[0])
+
+    with ThreadPoolExecutor(len(alphas)) as pool:
+        together = list(pool.map(work, alphas))
+    assert together == [work(alpha) for alpha in alphas]
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+LABELLED = vector_pack("tiny.en", speech_calibration=(0.5, 0.1), risk_calibration=(-0.3, -0.2, 0.4))
+
+
+def check_labels(segments: Iterable[fw.Segment], audio: NDArray[np.float32], ends: dict[int, int]) -> None:
+    """Label segments again from a plain encode of the window they came from (start: end)."""
+    steering, seen = Steering(LABELLED), set[int]()
+    for segment in segments:
+        assert isinstance(segment, Segment)
+        seen.add(segment.seek)
+        window = mel(audio, segment.seek, ends[segment.seek])
+        frames = torch.from_numpy(np.array(plain("tiny.en").model.encode(window)))
+        offset = segment.seek / 100
+        expected = steering.labels(steering.scores(frames)[0], segment.start - offset, segment.end - offset)
+        assert segment.speech_prob == pytest.approx(expected.speech_prob, abs=1e-3)
+        assert segment.hallucination_risk == pytest.approx(expected.hallucination_risk, abs=1e-3)
+    assert seen == set(ends)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_labels_are_those_of_the_segments_own_window(words: bool):
+    segments, _ = steered("tiny.en", LABELLED).transcribe(
+        SPEECH, steer_alpha=0.5, word_timestamps=words, **WINDOWS
+    )
+    check_labels(segments, SPEECH, {0: 300, 300: 600, 600: 900})
+
+
+def test_labels_with_vad_belong_to_the_audio_that_was_kept():
+    """The same labels as for the kept audio alone; only the times are those of the recording."""
+    model = steered("tiny.en", LABELLED)
+    chunks = get_speech_timestamps(SPEECH, VadOptions())
+    kept = np.concatenate(collect_chunks(SPEECH, chunks)[0])
+    assert chunks[0]["start"] > 8000
+    found = list(model.transcribe(SPEECH, vad_filter=True, beam_size=1)[0])
+    alone = list(model.transcribe(kept, beam_size=1)[0])
+    check_labels(alone, kept, {0: len(kept) // 160})
+    assert ignoring_time(found) == ignoring_time(alone)
+    assert found[0].start == pytest.approx(alone[0].start + chunks[0]["start"] / 16000, abs=0.02)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_labels_of_a_batch_belong_to_their_row(words: bool):
+    pipeline = BatchedInferencePipeline(steered("tiny.en", LABELLED))
+    segments = list(
+        pipeline.transcribe(
+            SPEECH, steer_alpha=0.5, clip_timestamps=copy.deepcopy(CLIPS), word_timestamps=words,
+            **QUICK,
+        )[0]
+    )  # fmt: skip
+    for clip in CLIPS:
+        start, end = (int(100 * clip[edge]) for edge in ("start", "end"))
+        audio = np.concatenate([np.zeros(160 * start, np.float32), SPEECH[160 * start : 160 * end]])
+        check_labels((s for s in segments if s.seek == start), audio, {start: end})
+
+
+# --- arguments and errors ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (WhisperModel, faster_whisper.WhisperModel),
+        (BatchedInferencePipeline, faster_whisper.BatchedInferencePipeline),
+    ],
+)
+def test_the_signature_shows_every_argument(ours: Any, theirs: Any):
+    shown = list(inspect.signature(ours.transcribe).parameters.values())
+    assert shown[:-2] == list(inspect.signature(theirs.transcribe).parameters.values())
+    assert [(p.name, p.default, p.kind.name) for p in shown[-2:]] == [
+        ("steer_alpha", 1.0, "KEYWORD_ONLY"),
+        ("steer_language_detection", True, "KEYWORD_ONLY"),
+    ]
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), "strong", None])
+def test_an_alpha_that_is_no_finite_number_is_refused_at_once(alpha: Any):
+    model = steered("tiny.en")
+    watch = Watch(model)
+    for transcribe in (model.transcribe, BatchedInferencePipeline(model).transcribe):
+        with pytest.raises(AlphaError, match="steer_alpha must be a finite number"):
+            transcribe(SPEECH, steer_alpha=alpha)
+    with pytest.raises(AlphaError), model.steering(alpha):
+        pass
+    assert watch.encodes == watch.raw == 0
+
+
+@pytest.mark.parametrize(
+    "audio",
+    ["missing.wav", np.full(16000, np.nan, np.float32), np.zeros((2, 16000), np.float32), np.zeros(0)],
+)
+def test_bad_audio_is_refused_at_once_and_before_any_encode(audio: Any):
+    model = steered("base")
+    watch = Watch(model)
+    for transcribe in (model.transcribe, BatchedInferencePipeline(model).transcribe):
+        with pytest.raises(AudioError):
+            transcribe(audio)
+    assert watch.encodes == watch.raw == 0
+
+
+def test_audio_may_be_a_path_a_file_or_an_array():
+    model, path = steered("tiny.en"), SAMPLES / "speech.ogg"
+    with path.open("rb") as file:
+        sources: list[Any] = [str(path), path, file, SPEECH.astype(np.float64)]
+        texts = [[s.text for s in model.transcribe(a, **QUICK)[0]] for a in sources]
+    assert texts == [texts[0]] * 4
+
+
+def load(pack: Path | None, compute_type: str = "float32") -> WhisperModel:
+    return WhisperModel("tiny.en", "cpu", compute_type=compute_type, cpu_threads=1, pack=pack)
+
+
+def test_it_takes_an_encoder_output_pack_for_these_weights_only(tmp_path: Path):
+    own = saved(vector_pack("tiny.en"), tmp_path)
+    model = load(own)
+    assert model.steerer is not None
+    assert model.steerer.pack.path == own
+    with pytest.raises(PackError, match="other weights"):
+        load(saved(vector_pack("base"), tmp_path))
+    with pytest.raises(PackError, match="no steering pack at"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(PackError) as refused:
+        load(saved(vector_pack("tiny.en", tap="block.2"), tmp_path))
+    for part in ("block.2", "whisper_sae_steer.load_model", "encoder_output pack"):
+        assert part in str(refused.value)
+
+
+def test_without_a_pack_it_is_the_plain_model():
+    model = load(None)
+    assert model.steerer is None
+    assert isinstance(model.model, ctranslate2.models.Whisper)
+    expected = list(plain("tiny.en").transcribe(SPEECH, **QUICK)[0])
+    assert list(model.transcribe(SPEECH, **QUICK)[0]) == expected
+    with model.steering(1.0):
+        assert list(model.transcribe(SPEECH, **QUICK)[0]) == expected
+    pipeline = BatchedInferencePipeline(model)
+    assert {type(s) for s in pipeline.transcribe(SPEECH, **QUICK)[0]} == {fw.Segment}
+
+
+# --- the CTranslate2 object ----------------------------------------------------------------------
+
+
+def test_the_encoder_stands_in_for_the_models_other_attributes():
+    model = steered("base")
+    encoder, inner = model.model, plain("base").model
+    for name in ("is_multilingual", "n_mels", "device", "device_index", "compute_type", "num_workers"):
+        assert getattr(encoder, name) == getattr(inner, name)
+    assert model.supported_languages == plain("base").supported_languages
+    with pytest.raises(AttributeError):
+        _ = encoder.no_such_attribute  # pyright: ignore
+    assert copy.copy(encoder).n_mels == 80
+
+
+@pytest.mark.parametrize("name", sorted(ctranslate2.get_supported_compute_types("cpu")))
+def test_every_compute_type_is_steered_once(name: str, tmp_path: Path):
+    model = load(saved(vector_pack("tiny.en"), tmp_path), name)
+    before = _float32(model.model.encode(mel()))
+    with model.steering(0.5):
+        after = _float32(model.model.encode(mel()))
+        assert list(model.transcribe(SPEECH, **QUICK)[0])
+    wanted = before + 0.5 * edit(vector_pack("tiny.en"))
+    np.testing.assert_allclose(after, wanted, atol=0.2 if "bfloat16" in name else 1e-3)
+
+
+def test_bfloat16_frames_are_steered_though_they_have_no_array_interface():
+    pack = vector_pack("tiny.en")
+    frames = StorageView.from_array(np.random.default_rng(0).normal(size=(2, 9, 384)).astype("f4"))
+    narrow = frames.to(DataType.bfloat16)
+    steer = Steerer(pack)
+    with active(steer, Call(0.5)):
+        output = steer_storage(narrow, steer)
+        assert steer_storage(frames, steer) is frames
+    assert output.dtype == DataType.bfloat16
+    np.testing.assert_allclose(_float32(output), np.array(frames), atol=0.03)
+
+
+def _float32(frames: StorageView) -> NDArray[np.float32]:
+    return np.array(frames.to(DataType.float32))
+
+
+# --- the shipped pack ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["int8", "float32"])
+def shipped(request: pytest.FixtureRequest) -> WhisperModel:
+    return WhisperModel("base", "cpu", compute_type=request.param, cpu_threads=1)
+
+
+@pytest.mark.slow
+def test_the_shipped_pack_empties_the_gap_and_keeps_the_speech(shipped: WhisperModel):
+    def transcript(alpha: float) -> Any:
+        ctranslate2.set_random_seed(0)
+        segments, _ = shipped.transcribe(sample("gap"), steer_alpha=alpha)
+        return by_gap(vars(segment) for segment in segments)
+
+    steered, unsteered = transcript(1.0), transcript(0.0)
+    assert steered.invented == []
+    assert steered.spoken == by_gap(truth("gap")["speech"]).spoken
+    assert unsteered.invented
+    assert unsteered.spoken == steered.spoken
+
+
+def test_the_shipped_pack_leaves_speech_alone(shipped: WhisperModel):
+    segments = list(shipped.transcribe(SPEECH)[0])
+    unsteered = list(shipped.transcribe(SPEECH, steer_alpha=0)[0])
+    assert [segment.text for segment in segments] == [segment.text for segment in unsteered]
+    assert all(isinstance(s, Segment) and s.speech_prob > 0.5 for s in segments)

@@ -1,0 +1,377 @@
+"""The torch back end on real weights: the plain library at α = 0, and every encode steered once."""
+
+import copy
+import inspect
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import whisper
+import whisper.timing
+from numpy.typing import NDArray
+from real_models import SAMPLES, SHUT, by_gap, edit, sample, saved, strength, truth, vector_pack, weights
+from small_whisper import small_whisper
+from torch import Tensor
+from whisper.decoding import DecodingResult
+
+from whisper_sae_steer import available_models
+from whisper_sae_steer.calls import current
+from whisper_sae_steer.convert import load_torch
+from whisper_sae_steer.errors import AlphaError, AudioError, PackError
+from whisper_sae_steer.openai import SteeredWhisper, load_model
+from whisper_sae_steer.pack import SteeringPack
+from whisper_sae_steer.steering import Steering
+
+SPEECH = sample("speech")
+QUICK: dict[str, Any] = {"temperature": 0.0, "sample_len": 12}
+"""a few tokens are enough where the text doesn't matter"""
+
+
+@cache
+def plain(name: str) -> Any:
+    return load_torch(weights(name))
+
+
+def steered(name: str, pack: SteeringPack | None = None) -> SteeredWhisper:
+    return SteeredWhisper.wrap(copy.deepcopy(plain(name)), pack or vector_pack(name))
+
+
+def mel(audio: NDArray[np.float32] = SPEECH, start: int = 0, end: int = 3000) -> Tensor:
+    """[80, 3000] of mel frames ``start``…``end``, padded as transcribe() pads."""
+    spectrogram: Any = whisper.log_mel_spectrogram(audio, padding=480_000)
+    content = spectrogram[:, : spectrogram.shape[1] - 3000]
+    return torch.as_tensor(whisper.pad_or_trim(content[:, start:end], 3000))
+
+
+class Watch:
+    """Notes with how much α in all each encode was steered."""
+
+    def __init__(self, model: SteeredWhisper):
+        assert model.steerer is not None
+        self.pack = model.steerer.pack
+        self.strengths: list[float] = []
+        self.before = np.zeros(0, np.float32)
+        model.encoder.register_forward_hook(self._first, prepend=True)
+        model.encoder.register_forward_hook(self._last)
+
+    def _first(self, _module: Any, _inputs: Any, output: Tensor) -> None:
+        self.before = output.detach().clone().numpy()
+
+    def _last(self, _module: Any, _inputs: Any, output: Tensor) -> None:
+        self.strengths.append(strength(self.before, output.detach().numpy(), self.pack))
+
+
+@pytest.fixture(autouse=True)
+def _uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    """Word timings without numba's compiler, which takes longer than all of them."""
+    for name in ("dtw_cpu", "backtrace"):
+        function: Any = getattr(whisper.timing, name)
+        monkeypatch.setattr(whisper.timing, name, getattr(function, "py_func", function))
+
+
+# --- α = 0 and a shut gate -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.0}, {"temperature": (0.0, 0.6), "logprob_threshold": 10.0, "sample_len": 12}],
+)
+def test_alpha_zero_is_the_plain_library(options: dict[str, Any]):
+    results: list[dict[str, Any]] = []
+    for model, alpha in ((plain("tiny.en"), {}), (steered("tiny.en"), {"steer_alpha": 0})):
+        torch.manual_seed(0)  # the second sampling is random
+        results.append(model.transcribe(SPEECH, **options, **alpha))
+    assert results[1] == results[0]
+    assert list(results[1]["segments"][0]) == list(results[0]["segments"][0])
+    assert type(results[1]) is dict
+    assert "blue boxes" in results[0]["text"] or options
+
+
+def test_alpha_zero_is_the_plain_library_with_languages_and_words():
+    expected = plain("base").transcribe(SPEECH, word_timestamps=True)
+    assert expected["language"] == "en"
+    assert steered("base").transcribe(SPEECH, word_timestamps=True, steer_alpha=0.0) == expected
+
+
+def test_a_shut_gate_changes_no_figure_and_adds_two_keys():
+    model = steered("tiny.en", vector_pack("tiny.en", SHUT, gate="window"))
+    result = model.transcribe(SPEECH, temperature=0.0)
+    labels = [
+        (segment.pop("speech_prob"), segment.pop("hallucination_risk")) for segment in result["segments"]
+    ]
+    assert result == plain("tiny.en").transcribe(SPEECH, temperature=0.0)
+    assert all(speech > 0.99 and risk < 0.01 for speech, risk in labels)
+
+
+# --- exactly once --------------------------------------------------------------------------------
+
+
+FALLBACK: dict[str, Any] = {"temperature": (0.0, 0.4, 0.8), "logprob_threshold": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "strengths"),
+    [
+        ("tiny.en", QUICK, [0.5]),
+        ("tiny.en", {**QUICK, **FALLBACK}, [0.5] * 3),
+        ("tiny.en", {**QUICK, "word_timestamps": True}, [0.5] * 2),
+        ("tiny.en", {**QUICK, "clip_timestamps": "0,4,4,8"}, [0.5] * 2),
+        ("tiny.en", {**QUICK, "beam_size": 2}, [0.5]),
+        ("base", QUICK, [0.5] * 2),
+        ("base", {**QUICK, "steer_language_detection": False}, [0.0, 0.5]),
+        ("base", {**QUICK, "language": "en", "task": "translate"}, [0.5]),
+    ],
+)
+def test_every_encode_of_transcribe_is_steered_once(
+    name: str, options: dict[str, Any], strengths: list[float]
+):
+    model = steered(name)
+    watch = Watch(model)
+    result = model.transcribe(SPEECH, steer_alpha=0.5, **options)
+    assert watch.strengths == strengths
+    assert result["segments"]
+    assert current(model.steerer) is None
+
+
+def test_decode_steers_what_it_encodes():
+    model, window = steered("base"), mel()
+    watch = Watch(model)
+    once = model.decode(window, sample_len=8, fp16=False)
+    assert isinstance(once, DecodingResult)
+    batch = model.decode(torch.stack([window, window]), sample_len=8, fp16=False, steer_alpha=0.25)
+    assert isinstance(batch, list)
+    model.decode(window, whisper.DecodingOptions(task="lang_id", fp16=False), steer_alpha=2)
+    with model.steering(0.5):
+        model.decode(window, sample_len=8, fp16=False)
+    assert watch.strengths == [1, 0.25, 2, 0.5]
+    again = model.decode(once.audio_features, sample_len=8, fp16=False)
+    assert len(watch.strengths) == 4, "features were encoded again"
+    assert vars(again).keys() == vars(once).keys()
+    assert (again.tokens, again.avg_logprob) == (once.tokens, once.avg_logprob)  # pyright: ignore
+    plainly = plain("base").decode(window, sample_len=8, fp16=False)
+    zero = model.decode(window, sample_len=8, fp16=False, steer_alpha=0)
+    assert isinstance(zero, DecodingResult)
+    assert (zero.tokens, zero.no_speech_prob) == (plainly.tokens, plainly.no_speech_prob)
+
+
+def test_the_steering_block_reaches_every_way_in():
+    model, window = steered("base"), mel()
+    watch = Watch(model)
+    with model.steering(0.5):
+        features = model.embed_audio(window[None])
+        _, steered_language = model.detect_language(window)
+        _, same = model.detect_language(features)
+        model(window[None], torch.tensor([[50258]]))
+    assert watch.strengths == [0.5] * 3
+    torch.testing.assert_close(torch.tensor(same[0]["en"]), torch.tensor(steered_language["en"]))
+
+
+def test_outside_calls_nothing_is_steered():
+    model, window = steered("base"), mel()
+    assert torch.equal(model.embed_audio(window[None]), plain("base").embed_audio(window[None]))
+    assert model.detect_language(window)[1] == plain("base").detect_language(window)[1]
+    watch = Watch(model)
+    whisper.decode(model, window, whisper.DecodingOptions(sample_len=4, fp16=False))
+    with steered("tiny.en").steering(1.0):
+        model.embed_audio(window[None])
+    assert watch.strengths == [0, 0]
+
+
+def test_a_model_wrapped_twice_is_steered_by_the_one_that_is_called():
+    one = steered("tiny.en")
+    assert one.steerer is not None
+    watch = Watch(SteeredWhisper.wrap(one, one.steerer.pack))
+    one.transcribe(SPEECH, **QUICK)
+    assert watch.strengths == [1]
+
+
+def test_threads_steer_with_their_own_alpha():
+    model, window = steered("tiny.en"), mel()[None]
+
+    @torch.no_grad()
+    def work(alpha: float) -> Tensor:
+        with model.steering(alpha):
+            return torch.stack([model.embed_audio(window) for _ in range(2)])
+
+    alphas = [0.0, 1.0, -2.0, 0.5]
+    with ThreadPoolExecutor(len(alphas)) as pool:
+        outputs = [output.numpy() for output in pool.map(work, alphas)]
+    assert [strength(outputs[0], output, vector_pack("tiny.en")) for output in outputs] == alphas
+
+
+def test_an_error_in_a_call_leaves_nothing_behind():
+    model = steered("tiny.en")
+    watch = Watch(model)
+    with pytest.raises(TypeError, match="no_such_option"):
+        model.transcribe(SPEECH, no_such_option=1)
+    assert current(model.steerer) is None
+    model.embed_audio(mel()[None])
+    assert watch.strengths == [0]
+
+
+def test_a_block_pack_edits_that_block_exactly():
+    pack = vector_pack("tiny.en", tap="block.1")
+    model, reference = steered("tiny.en", pack), copy.deepcopy(plain("tiny.en"))
+    reference.encoder.blocks[1].register_forward_hook(
+        lambda _module, _inputs, output: output + 0.5 * torch.from_numpy(edit(pack))
+    )
+    with torch.no_grad(), model.steering(0.5):
+        found = model.embed_audio(mel()[None])
+        torch.testing.assert_close(found, reference.embed_audio(mel()[None]), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, plain("tiny.en").embed_audio(mel()[None]), atol=1e-2)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_of_the_model_steer_once(duplicate: Any):
+    model = SteeredWhisper.wrap(small_whisper().float(), vector_pack("small", width=16))
+    twin = duplicate(model)
+    assert twin.dims == model.dims
+    assert torch.equal(twin.alignment_heads.to_dense(), model.get_buffer("alignment_heads").to_dense())
+    watch = Watch(twin)
+    with torch.no_grad():
+        with twin.steering(0.5):
+            twin.embed_audio(mel()[None])
+        with model.steering(0.5):
+            twin.embed_audio(mel()[None])
+    assert watch.strengths == [0.5, 0]
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_labels_are_those_of_the_segments_own_window(words: bool):
+    """Three windows of the recording, labelled again from a plain encode of each."""
+    pack = vector_pack("tiny.en", speech_calibration=(0.5, 0.1), risk_calibration=(-0.3, -0.2, 0.4))
+    model, ends = steered("tiny.en", pack), {0: 350, 350: 700, 700: 1000}
+    clips = [edge / 100 for window in ends.items() for edge in window]
+    result = model.transcribe(
+        SPEECH, steer_alpha=0.5, clip_timestamps=clips, word_timestamps=words, **QUICK,
+        no_speech_threshold=None, condition_on_previous_text=False,
+    )  # fmt: skip
+    assert {segment["seek"] for segment in result["segments"]} == set(ends)
+    assert len({segment["speech_prob"] for segment in result["segments"]}) >= 3
+    for segment in result["segments"]:
+        start = segment["seek"]
+        with torch.no_grad():
+            frames = plain("tiny.en").embed_audio(mel(SPEECH, start, ends[start])[None])
+        steering = Steering(pack)
+        expected = steering.labels(
+            steering.scores(frames)[0], segment["start"] - start / 100, segment["end"] - start / 100
+        )
+        assert segment["speech_prob"] == pytest.approx(expected.speech_prob, abs=1e-3)
+        assert segment["hallucination_risk"] == pytest.approx(expected.hallucination_risk, abs=1e-3)
+        assert 0 < segment["speech_prob"] < 1
+        assert 0 < segment["hallucination_risk"] < 1
+
+
+# --- arguments and errors ------------------------------------------------------------------------
+
+
+def test_the_signature_shows_every_argument():
+    shown = list(inspect.signature(SteeredWhisper.transcribe).parameters.values())
+    theirs = list(inspect.signature(whisper.transcribe).parameters.values())
+    assert shown[0].name == "self"
+    assert [*shown[1:-3], shown[-1]] == theirs[1:]
+    assert [(p.name, p.default) for p in shown[-3:-1]] == [
+        ("steer_alpha", 1.0),
+        ("steer_language_detection", True),
+    ]
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), "strong", None])
+def test_an_alpha_that_is_no_finite_number_is_refused(alpha: Any):
+    model = steered("tiny.en")
+    watch = Watch(model)
+    with pytest.raises(AlphaError, match="steer_alpha must be a finite number"):
+        model.transcribe(SPEECH, steer_alpha=alpha)
+    with pytest.raises(AlphaError):
+        model.decode(mel(), steer_alpha=alpha)
+    with pytest.raises(AlphaError), model.steering(alpha):
+        pass
+    assert watch.strengths == []
+
+
+@pytest.mark.parametrize(
+    "audio",
+    ["missing.wav", np.full(16000, np.nan, np.float32), np.zeros((2, 16000), np.float32), np.zeros(0)],
+)
+def test_bad_audio_is_refused_before_any_encode(audio: Any):
+    model = steered("tiny.en")
+    watch = Watch(model)
+    with pytest.raises(AudioError):
+        model.transcribe(audio)
+    assert watch.strengths == []
+
+
+def test_audio_may_be_a_path_a_file_an_array_or_a_tensor():
+    path = SAMPLES / "speech.ogg"
+    model = steered("tiny.en")
+    with path.open("rb") as file:
+        texts = [
+            model.transcribe(audio, **QUICK)["text"]
+            for audio in (path, str(path), file, SPEECH.astype(np.float64), torch.from_numpy(SPEECH))
+        ]
+    assert len(set(texts)) == 1
+
+
+def test_load_model_takes_a_pack_for_these_weights_only(tmp_path: Path):
+    own = saved(vector_pack("tiny.en"), tmp_path)
+    model = load_model("tiny.en", device="cpu", pack=own)
+    assert model.steerer is not None
+    assert model.steerer.pack.path == own
+    assert not model.training
+    other = saved(vector_pack("base"), tmp_path)
+    with pytest.raises(PackError, match="other weights"):
+        load_model("tiny.en", pack=other)
+    with pytest.raises(PackError, match="no steering pack at"):
+        load_model("tiny.en", pack=tmp_path / "none.safetensors")
+
+
+def test_without_a_pack_it_is_the_plain_model():
+    model = load_model("tiny.en", device="cpu", pack=None)
+    assert model.steerer is None
+    expected = plain("tiny.en").transcribe(SPEECH, **QUICK)
+    assert model.transcribe(SPEECH, **QUICK) == expected
+    with model.steering(1.0):
+        assert torch.equal(model.embed_audio(mel()[None]), plain("tiny.en").embed_audio(mel()[None]))
+
+
+def test_other_widths_are_refused():
+    model = steered("tiny.en", vector_pack("base"))
+    with pytest.raises(PackError, match="width 512, not 384"):
+        model.transcribe(SPEECH, **QUICK)
+
+
+def test_public_names():
+    assert {"base", "tiny.en", "large-v3"} <= set(available_models())
+
+
+# --- the shipped pack ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> SteeredWhisper:
+    return load_model("base", device="cpu")
+
+
+@pytest.mark.slow
+def test_the_shipped_pack_empties_the_gap_and_keeps_the_speech(shipped: SteeredWhisper):
+    torch.manual_seed(0)
+    steered = by_gap(shipped.transcribe(sample("gap"), language="en")["segments"])
+    assert steered.invented == []
+    assert steered.spoken == by_gap(truth("gap")["speech"]).spoken
+    unsteered = by_gap(shipped.transcribe(sample("gap"), language="en", steer_alpha=0)["segments"])
+    assert unsteered.invented
+    assert unsteered.spoken == steered.spoken
+
+
+def test_the_shipped_pack_leaves_speech_alone(shipped: SteeredWhisper):
+    result = shipped.transcribe(SPEECH)
+    assert result["text"] == shipped.transcribe(SPEECH, steer_alpha=0)["text"]
+    assert all(segment["speech_prob"] > 0.5 for segment in result["segments"])

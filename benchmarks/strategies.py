@@ -7,16 +7,17 @@ Figures are of greedy first windows (FPR_raw, FPR_kept) and of speech with and w
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
-from whisper_sae_steer.calibrate.directions import Evidence, build_edit, spread
+from whisper_sae_steer.calibrate.directions import Evidence, Selection, build_edit, spread
 from whisper_sae_steer.calibrate.gatefit import fit_gate, with_gate
 from whisper_sae_steer.calibrate.selection import sample_frames
 from whisper_sae_steer.calibrate.strength import Judge, plain_model, with_unit
@@ -26,20 +27,23 @@ from whisper_sae_steer.convert import load_torch
 from whisper_sae_steer.files import write_atomically
 from whisper_sae_steer.find import find_sae
 from whisper_sae_steer.formats import load_sae
-from whisper_sae_steer.pack import Features, PackMetadata, SteeringPack
+from whisper_sae_steer.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
 from whisper_sae_steer.taps import WindowEncoder
 from whisper_sae_steer.weights import Weights, resolve
 
-COMBINATIONS = [
+SELECTIONS: Mapping[Strategy, Sequence[Selection]] = {
+    "direction": ("attribution", "gradient", "contrast"),
+    "additive": ("attribution", "logistic", "fisher"),
+    "suppress": ("attribution", "logistic", "fisher"),
+}
+GATES: Sequence[GateKind] = ("none", "frame", "window")
+COMBINATIONS: list[tuple[Strategy, Selection, GateKind]] = [
     (strategy, selection, gate)
-    for strategy, selections in (
-        ("direction", ("attribution", "gradient", "contrast")),
-        ("additive", ("attribution", "logistic", "fisher")),
-        ("suppress", ("attribution", "logistic", "fisher")),
-    )
+    for strategy, selections in SELECTIONS.items()
     for selection in selections
-    for gate in ("none", "frame", "window")
+    for gate in GATES
 ]
+Row = tuple[str, str, str, float, dict[str, Any]]
 HEAD = "| strategy | selection | gate | unit | FPR_raw | FPR_kept | WER | change |\n|" + "---|" * 8
 
 
@@ -59,7 +63,8 @@ def main() -> None:
     search = Judge(model, _some(held, args.windows), args.out / "search.json")
     measure = Judge(model, _some(dev, args.windows), args.out / "measured.json")
     norm = float(np.mean([w.frames().norm(dim=-1).mean() for w in search.other]))
-    rows = [("unsteered", "", "", 0.0, measure.point(_empty(weights, sae.config.d_in), 0.0)._asdict())]
+    before = measure.point(_empty(weights, sae.config.d_in), 0.0)
+    rows: list[Row] = [("unsteered", "", "", 0.0, before._asdict())]
     for strategy, selection, kind in tqdm(COMBINATIONS):
         edit = build_edit(strategy, selection, evidence)
         metadata = with_gate(_empty(weights, sae.config.d_in).metadata, gate)
@@ -105,7 +110,7 @@ def _empty(weights: Weights, d_in: int) -> SteeringPack:
     return SteeringPack(metadata, empty, nothing, torch.zeros(()), empty, torch.zeros(0, d_in), nothing)
 
 
-def _write(out: Path, rows: Sequence[tuple], measure: Judge) -> None:
+def _write(out: Path, rows: Sequence[Row], measure: Judge) -> None:
     lines = [HEAD]
     for strategy, selection, gate, unit, p in rows:
         lines.append(

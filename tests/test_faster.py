@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,11 @@ FALLBACK: dict[str, Any] = {"temperature": [0.0, 0.4, 0.8], "log_prob_threshold"
     [
         ("tiny.en", {}, 1, [0.5]),
         ("tiny.en", FALLBACK, 1, [0.5] * 3),
-        ("tiny.en", {"word_timestamps": True}, 1, [0.5] * 2),
         ("tiny.en", {"vad_filter": True}, 1, [0.5]),
         ("tiny.en", {"clip_timestamps": "0,4,4,8"}, 2, [0.5] * 2),
         ("base", {}, 2, [0.5] * 2),
         ("base", {"steer_language_detection": False}, 2, [0.0, 0.5]),
-        ("base", {"multilingual": True, "language": "en", "word_timestamps": True}, 1, [0.5] * 3),
+        ("base", {"multilingual": True, "language": "en"}, 1, [0.5] * 2),
     ],
 )
 def test_every_encode_of_transcribe_is_steered_once(
@@ -204,6 +204,15 @@ def test_every_encode_of_transcribe_is_steered_once(
     segments, _ = model.transcribe(SPEECH, steer_alpha=0.5, **{**QUICK, **options})
     assert list(segments)
     assert (watch.encodes, watch.strengths, watch.raw) == (encodes, strengths, 0)
+
+
+def test_words_are_aligned_to_the_frames_that_were_decoded():
+    model = steered("tiny.en")
+    watch = Watch(model)
+    (first, *_), _ = model.transcribe(SPEECH, steer_alpha=0.5, word_timestamps=True, **QUICK)
+    assert first.words
+    assert watch.strengths == [0.5] * 2 * watch.encodes
+    assert watch.raw == 0
 
 
 @pytest.mark.parametrize(
@@ -272,6 +281,12 @@ WINDOWS: dict[str, Any] = {
 }
 
 
+def in_turn(transcripts: list[Iterable[fw.Segment]]) -> list[list[fw.Segment]]:
+    """Draw one segment of each, then the next of each."""
+    rounds = zip_longest(*transcripts)
+    return [[s for s in segments if s is not None] for segments in zip(*rounds, strict=True)]
+
+
 def test_interleaved_transcripts_are_those_of_each_alone():
     model, alphas = steered("tiny.en"), (1.0, 0.0, -3.0)
 
@@ -279,25 +294,23 @@ def test_interleaved_transcripts_are_those_of_each_alone():
         return model.transcribe(SPEECH, steer_alpha=alpha, **WINDOWS)[0]
 
     alone = [list(start(alpha)) for alpha in alphas]
-    assert [len(segments) for segments in alone] == [3, 3, 3]
+    assert all(len(segments) > 1 for segments in alone)
     assert len({segments[0].avg_logprob for segments in alone}) == 3
     with model.steering(5.0):
-        together = list(zip(*(start(alpha) for alpha in alphas), strict=True))
-    assert [list(segments) for segments in zip(*together, strict=True)] == alone
+        assert in_turn([start(alpha) for alpha in alphas]) == alone
 
 
 def test_interleaved_batches_are_those_of_each_alone():
     pipeline, alphas = BatchedInferencePipeline(steered("tiny.en")), (1.0, 0.0, -3.0)
 
     def start(alpha: float) -> Iterable[fw.Segment]:
-        options = {**QUICK, "clip_timestamps": CLIPS, "batch_size": 1, "steer_alpha": alpha}
+        options: dict[str, Any] = {**QUICK, "clip_timestamps": CLIPS, "batch_size": 1, "steer_alpha": alpha}
         return pipeline.transcribe(SPEECH, **options)[0]
 
     alone = [list(start(alpha)) for alpha in alphas]
     assert len({segments[0].avg_logprob for segments in alone}) == 3
     with pipeline.model.steering(5.0):
-        together = list(zip(*(start(alpha) for alpha in alphas), strict=True))
-    assert [list(segments) for segments in zip(*together, strict=True)] == alone
+        assert in_turn([start(alpha) for alpha in alphas]) == alone
 
 
 def test_a_transcript_closed_early_or_failing_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
@@ -316,8 +329,8 @@ def test_a_transcript_closed_early_or_failing_leaves_nothing_behind(monkeypatch:
         next(iter(segments))
     assert watch.encodes == 1
     assert current(model.steerer) is None
-    with pytest.raises(ValueError, match="is not a valid language"):
-        model.transcribe(SPEECH, language="no such language")
+    with pytest.raises(TypeError, match="no_such_option"):
+        model.transcribe(SPEECH, no_such_option=1)
     assert current(model.steerer) is None
 
 

@@ -6,6 +6,7 @@ import pickle
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sae_lens
@@ -131,7 +132,7 @@ def test_sae_lens_reads_ours(tmp_path: Path, architecture: Architecture):
     torch.testing.assert_close(ours.reconstruction, theirs.decode(expected))
 
 
-THEIRS: dict[str, sae_lens.SAE] = {
+THEIRS: dict[str, sae_lens.SAE[Any]] = {
     "jumprelu": sae_lens.JumpReLUSAE(sae_lens.JumpReLUSAEConfig(D_IN, D_SAE)),
     "jumprelu, raw input": sae_lens.JumpReLUSAE(
         sae_lens.JumpReLUSAEConfig(D_IN, D_SAE, apply_b_dec_to_input=False)

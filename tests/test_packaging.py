@@ -106,7 +106,7 @@ def test_constraints_pin_every_dependency_within_its_range(metadata: Message) ->
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert len(pins) == sum("==" in line for line in lines)
-    pinned = {canonicalize_name(name): number for name, number in pins.items()}
+    pinned: dict[str, str] = {canonicalize_name(name): number for name, number in pins.items()}
     for name, requirement in {**requirements(metadata), **requirements(metadata, "dev")}.items():
         assert requirement.specifier.contains(pinned[name]), name
 

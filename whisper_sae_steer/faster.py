@@ -179,7 +179,7 @@ class WhisperModel(faster_whisper.WhisperModel):
 class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
     """faster-whisper's batched pipeline over a steered :class:`WhisperModel`."""
 
-    model: WhisperModel
+    model: WhisperModel  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @shows_options_of(faster_whisper.BatchedInferencePipeline.transcribe)
     def transcribe(
@@ -208,12 +208,11 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
                     call.labels.append(self.model.label(call, row, start, end))
         return outputs
 
-    def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
+    def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Generator[fw.Segment]:
         segments = super()._batched_segments_generator(*args, **kwargs)
         call = current(self.model.steerer)
-        if isinstance(call, _BatchedCall):
-            segments = self._labelled(segments, call)
-        return within(self.model.steerer, call, segments)
+        labelled = self._labelled(segments, call) if isinstance(call, _BatchedCall) else segments
+        return within(self.model.steerer, call, labelled)
 
     def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[Segment]:
         for segment in segments:

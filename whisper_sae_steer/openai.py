@@ -67,11 +67,11 @@ class SteeredWhisper(Whisper):
         nn.Module.__init__(steered)  # Whisper's own would allocate a second set of weights
         steered.dims, steered.steerer = model.dims, None
         steered.encoder, steered.decoder = model.encoder, model.decoder
-        steered.register_buffer("alignment_heads", model.alignment_heads, persistent=False)
+        steered.register_buffer("alignment_heads", model.get_buffer("alignment_heads"), persistent=False)
         if pack is not None:
             steered.steerer = Steerer(pack)
             block = block_index(pack.metadata.tap)
-            tapped = model.encoder if block is None else model.encoder.blocks[block]
+            tapped = model.encoder if block is None else model.encoder.get_submodule(f"blocks.{block}")
             tapped.register_forward_hook(steered.steerer.hook)
         return steered.train(model.training)
 
@@ -93,7 +93,7 @@ class SteeredWhisper(Whisper):
         call = _TorchCall(check_alpha(steer_alpha), steer_language_detection)
         samples = load_audio(audio)
         with active(self.steerer, call):
-            result = whisper.transcribe(cast(Whisper, self), samples, **options)
+            result: dict[str, Any] = whisper.transcribe(cast(Whisper, self), samples, **options)
         if call.alpha and self.steerer is not None:
             for segment in result["segments"]:
                 segment.update(self._labels(segment, call)._asdict())

@@ -197,5 +197,5 @@ def _line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _bar(total: int, progress: bool) -> "tqdm[None]":
+def _bar(total: int, progress: bool) -> "tqdm[Any]":
     return tqdm(total=total, unit="clip", disable=not progress, smoothing=0.05)

@@ -63,13 +63,17 @@ def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSa
 
 
 def fit_logistic(sample: FrameSample, columns: NDArray[np.intp] | None = None) -> LinearModel:
-    """Balanced logistic regression of speech on (some) features, scaled to unit deviation inside."""
-    features = sample.features if columns is None else sample.features[:, columns]
+    """Balanced logistic regression of speech on (some) features, scaled to like size inside.
+
+    Features that vary little are scaled up by at most ten: one that fires on a frame in a thousand would
+    otherwise get a weight that decides on its own.
+    """
+    features = sample.features if columns is None else csr_matrix(sample.features[:, columns])
     deviation = _deviation(features)
-    scaled = csr_matrix(features.multiply(1 / deviation))
+    scale = np.maximum(deviation, 0.1 * deviation.max())
     model = LogisticRegression(C=0.05, max_iter=500, class_weight="balanced")
-    model.fit(scaled, sample.is_speech)
-    return LinearModel(np.asarray(model.coef_)[0] / deviation, float(model.intercept_[0]))
+    model.fit(csr_matrix(features.multiply(1 / scale)), sample.is_speech)
+    return LinearModel(model.coef_[0] / scale, float(np.ravel(model.intercept_)[0]))
 
 
 def logistic_importance(sample: FrameSample) -> NDArray[np.float64]:
@@ -122,11 +126,10 @@ def strongest(importance: NDArray[np.float64], count: int) -> NDArray[np.intp]:
 
 
 def _deviation(features: csr_matrix) -> NDArray[np.float64]:
+    """Standard deviation of every column, [F]."""
     mean = np.asarray(features.mean(0)).ravel()
     square = np.asarray(features.multiply(features).mean(0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    # a feature that (almost) never fires must not be blown up
-    return np.where(deviation > 1e-3 * deviation.max(), deviation, deviation.max())
+    return np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def _some(rng: np.random.Generator, candidates: NDArray[np.intp], count: int) -> NDArray[np.intp]:

@@ -1,0 +1,60 @@
+"""What steering adds to a whole transcribe: the same clips at α = 0 and 1 in turn, as ratios.
+
+    python benchmarks/latency.py MANIFEST --split dev --model base --compute_type int8 --clips 20
+
+CPU time (all threads of the process) is what the edit costs; wall time also depends on what else runs.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import ctranslate2
+import numpy as np
+
+from whisper_sae_steer.audio import load_audio
+from whisper_sae_steer.clips import NONSPEECH_KINDS, read_manifest, select
+from whisper_sae_steer.faster import WhisperModel
+from whisper_sae_steer.metrics import bootstrap_difference
+
+
+def main() -> None:
+    """Measure speech and non-speech and print one JSON line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--compute_type", default="int8")
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    ctranslate2.set_random_seed(0)
+    model = WhisperModel(args.model, compute_type=args.compute_type, cpu_threads=args.threads)
+    for name, kinds in (("speech", "speech"), ("non-speech", NONSPEECH_KINDS)):
+        clips = [c for c in read_manifest(args.manifest, args.split, kinds) if (c.seconds or 0) <= 30]
+        chosen = select(clips, max(1, args.clips // len({(c.source, c.class_) for c in clips})))
+        audio = [load_audio(clip.path) for clip in chosen]
+        print(json.dumps({"clips": name, "model": args.model, **measure(model, audio)}))
+
+
+def measure(model: WhisperModel, clips: Sequence[np.ndarray]) -> dict[str, object]:
+    """Ratios of CPU and wall time, α = 1 to α = 0, with a bootstrap interval of the CPU ratio."""
+    cpu, wall = np.zeros((2, len(clips))), np.zeros((2, len(clips)))
+    for i, audio in enumerate(clips):
+        for alpha in (1, 0) if i % 2 else (0, 1):
+            started, worked = time.perf_counter(), time.process_time()
+            list(model.transcribe(audio, steer_alpha=float(alpha))[0])
+            cpu[alpha, i], wall[alpha, i] = time.process_time() - worked, time.perf_counter() - started
+    change = bootstrap_difference(cpu[1], cpu[0], weights=cpu[0])
+    return {
+        "n": len(clips),
+        "cpu_ratio": round(float(cpu[1].sum() / cpu[0].sum()), 4),
+        "cpu_interval": [round(1 + change.low, 4), round(1 + change.high, 4)],
+        "wall_ratio": round(float(wall[1].sum() / wall[0].sum()), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()

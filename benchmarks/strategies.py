@@ -44,6 +44,7 @@ COMBINATIONS: list[tuple[Strategy, Selection, GateKind]] = [
     for gate in GATES
 ]
 Row = tuple[str, str, str, float, dict[str, Any]]
+MEASURED_PER_CLASS = 4
 HEAD = "| strategy | selection | gate | unit | FPR_raw | FPR_kept | WER | change |\n|" + "---|" * 8
 
 
@@ -52,16 +53,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     weights = resolve(args.model)
     sae = load_sae(find_sae(args.sae, weights))
-    fitted = [w for w in _windows(weights, args, "calib") if not w.held_back]
-    held = [w for w in _windows(weights, args, "calib") if w.held_back]
-    dev = _windows(weights, args, "dev")
+    calib = _windows(weights, args, "calib", args.per_class)
+    fitted = [w for w in calib if not w.held_back]
+    held = [w for w in calib if w.held_back]
+    dev = _windows(weights, args, "dev", MEASURED_PER_CLASS)
     sample = sample_frames(sae, fitted)
     gate = fit_gate(sae, sample, fitted)
     evidence = Evidence(sae, SilenceObjective(load_torch(weights)), sample, fitted)
     model = plain_model(str(weights.ct2_dir))
     args.out.mkdir(parents=True, exist_ok=True)
-    search = Judge(model, _some(held, args.windows), args.out / "search.json")
-    measure = Judge(model, _some(dev, args.windows), args.out / "measured.json")
+    search = Judge(model, _some(held, args.windows, args.windows // 2, args.model), args.out / "search.json")
+    measure = Judge(model, _some(dev, args.windows, args.windows, args.model), args.out / "measured.json")
     norm = float(np.mean([w.frames().norm(dim=-1).mean() for w in search.other]))
     before = measure.point(_empty(weights, sae.config.d_in), 0.0)
     rows: list[Row] = [("unsteered", "", "", 0.0, before._asdict())]
@@ -69,7 +71,7 @@ def main() -> None:
         edit = build_edit(strategy, selection, evidence)
         metadata = with_gate(_empty(weights, sae.config.d_in).metadata, gate)
         metadata = replace(metadata, strategy=strategy, selection=selection, gate=kind)
-        pack = SteeringPack(metadata, gate.features, gate.weight, gate.bias, *edit)
+        pack = SteeringPack(metadata, gate.features, gate.weight, gate.bias, *edit[:3])
         unit, _ = search.best_unit(pack, norm)
         point = measure.point(with_unit(pack, unit), 1.0)
         rows.append((strategy, selection, kind, unit, point._asdict()))
@@ -84,22 +86,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="folder of encoded windows (default: OUT/work)")
     parser.add_argument("--per_class", type=int, default=24)
-    parser.add_argument("--windows", type=int, default=48, help="windows of each kind decoded a point")
+    parser.add_argument("--windows", type=int, default=48, help="windows of each kind that are measured")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
-def _windows(weights: Weights, args: argparse.Namespace, split: str) -> list[Window]:
-    nonspeech = select(read_manifest(args.manifest, split, NONSPEECH_KINDS), args.per_class)
-    speech = select(read_manifest(args.manifest, split, "speech"), args.per_class)
+def _windows(weights: Weights, args: argparse.Namespace, split: str, per_class: int) -> list[Window]:
+    nonspeech = select(read_manifest(args.manifest, split, NONSPEECH_KINDS), per_class)
+    speech = select(read_manifest(args.manifest, split, "speech"), per_class)
     work = args.work or args.out / "work"
     encoder = WindowEncoder(weights, threads=args.threads)
     return encode(encoder, plan(nonspeech, speech, 60 if split == "calib" else 0, 0), work)
 
 
-def _some(windows: Sequence[Window], count: int) -> list[Window]:
-    other = spread([w for w in windows if not w.is_speech], count)
-    return other + spread([w for w in windows if w.is_speech], count)
+def _some(windows: Sequence[Window], other: int, speech: int, model: str) -> list[Window]:
+    """Windows of each source in turn; of speech those with a transcript, in a language the model knows."""
+    known = [
+        w
+        for w in windows
+        if w.is_speech and w.reference and (w.language == "en" or not model.endswith(".en"))
+    ]
+    return spread([w for w in windows if not w.is_speech], other) + spread(known, speech)
 
 
 def _empty(weights: Weights, d_in: int) -> SteeringPack:

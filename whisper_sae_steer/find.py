@@ -29,7 +29,6 @@ def find_sae(source: str, weights: Weights) -> Path:
 
 def _fingerprint(config: Path) -> str | None:
     try:
-        metadata = json.loads(config.read_text(encoding="utf-8")).get("metadata", {})
-    except (OSError, ValueError):
+        return json.loads(config.read_text(encoding="utf-8"))["metadata"]["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):  # another program's cfg.json
         return None
-    return metadata.get("fingerprint")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..clips import Clip
 from ..convert import load_torch
 from ..errors import CalibrationError
+from ..files import write_atomically
 from ..gate import activations
 from ..pack import (
     Features,
@@ -28,14 +29,16 @@ from ..sae import SAE
 from ..taps import WindowEncoder
 from ..weights import Weights
 from .attribution import SilenceObjective
-from .directions import Evidence, Selection, build_edit, spread
+from .directions import Edit, Evidence, Selection, build_edit, check_choice, spread
 from .gatefit import Gate, GateReport, fit_gate, report_gate, window_scores, with_gate
 from .risk import fit_calibrations
-from .selection import FrameSample, sample_frames
+from .selection import FrameSample, sample_frames, strongest, take_features
 from .strength import Judge, Point, plain_model, with_unit
 from .windows import Window, encode, plan
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+SHOWN = 12
+"""features of the gate, and of the edit, in the report"""
 JUDGED = 120
 """held-back windows decoded without speech, and as many with"""
 
@@ -57,7 +60,7 @@ class FeatureRow(NamedTuple):
 
     feature: int
     role: str
-    """gate or steer"""
+    """gate or edit"""
     weight: float
     on_speech: float
     """share of speech frames it fires on"""
@@ -100,7 +103,8 @@ def calibrate(
     unit is searched on the held-back part. Without speech the gate of the shipped pack is kept, and
     nothing can be said about word errors. Raises CalibrationError before work starts where it can.
     """
-    _check(weights, sae, nonspeech, config)
+    _check(weights, sae, nonspeech, speech, config)
+    _claim(work, weights)
     encoder = WindowEncoder(weights, sae.config.tap)
     windows = encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work)
     del encoder
@@ -131,21 +135,50 @@ def calibrate(
     gate_report = report_gate(gate, held, scores) if has_speech else None
     pack = pack._replace(metadata=_documented(pack.metadata, windows, curve, gate_report))
     report = CalibrationReport(
-        pack.metadata, curve, tuple(search), gate_report, _feature_rows(pack, fitted),
+        pack.metadata, curve, tuple(search), gate_report, _feature_rows(sae, pack, edit, fitted),
         *judge.no_speech(pack),
     )  # fmt: skip
     return CalibrationResult(pack, report)
 
 
-def _check(weights: Weights, sae: SAE, nonspeech: Sequence[Clip], config: CalibrationConfig) -> None:
+def _check(
+    weights: Weights,
+    sae: SAE,
+    nonspeech: Sequence[Clip],
+    speech: Sequence[Clip],
+    config: CalibrationConfig,
+) -> None:
     trained_on = sae.config.metadata.get("fingerprint")
     if trained_on is not None and trained_on != weights.fingerprint:
         raise CalibrationError(
             f"the SAE was trained on other weights ({sae.config.model}) than {weights.name};"
             " train one with `whisper-sae-steer train`"
         )
+    if sae.config.tap != "encoder_output":
+        raise CalibrationError(
+            f"the SAE reads {sae.config.tap or 'an unknown tap'}, but what is edited and decoded here is the"
+            " encoder_output; train one with `whisper-sae-steer train`"
+        )
     if not nonspeech and not config.synthetic:
         raise CalibrationError("no audio without speech: give --nonspeech, or --synthetic > 0")
+    names = Counter(clip.key for clip in [*nonspeech, *speech])
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise CalibrationError(f"two recordings are called {twice[0]}: rename one of their folders")
+    check_choice(config.strategy, config.selection, bool(speech))
+    if not speech:
+        load_pack("auto", weights)  # its gate will be kept
+
+
+def _claim(work: Path, weights: Weights) -> None:
+    """Mark the work folder as that of these weights, or refuse it if it is another's."""
+    work.mkdir(parents=True, exist_ok=True)
+    mark = work / "fingerprint.txt"
+    if not mark.exists():
+        with write_atomically(mark) as temporary:
+            temporary.write_text(weights.fingerprint)
+    elif mark.read_text() != weights.fingerprint:
+        raise CalibrationError(f"{work} holds windows of other weights; give another --work, or delete it")
 
 
 def _gate(
@@ -222,11 +255,30 @@ def _documented(
     return replace(metadata, data=data, metrics=metrics, compute_types=("float32",))
 
 
+def _feature_rows(
+    sae: SAE, pack: SteeringPack, edit: Edit, windows: Sequence[Window]
+) -> tuple[FeatureRow, ...]:
+    """The strongest features of the gate and of the edit, and when they fire."""
+    weights = {
+        "gate": (pack.gate.ids.numpy(), pack.gate_weight.numpy()),
+        "edit": (edit.ids, edit.coefficients.numpy()[: len(edit.ids)]),
+    }
+    chosen = {role: strongest(weight, SHOWN) for role, (_, weight) in weights.items()}
+    ids = np.concatenate([weights[role][0][index] for role, index in chosen.items()])
+    speech, other, sources = _firing(take_features(sae, ids), windows)
+    roles = [(role, weights[role][1][i]) for role, index in chosen.items() for i in index]
+    return tuple(
+        FeatureRow(
+            int(ids[i]), role, float(weight), float(speech[i]), float(other[:, i].mean()),
+            sources[int(other[:, i].argmax())],
+        )
+        for i, (role, weight) in enumerate(roles)
+    )  # fmt: skip
+
+
 @torch.no_grad()
-def _feature_rows(pack: SteeringPack, windows: Sequence[Window]) -> tuple[FeatureRow, ...]:
-    """The strongest gate features and when they fire."""
-    chosen = pack.gate_weight.abs().argsort(descending=True)[:24]
-    features = Features(*(part[chosen] for part in pack.gate))
+def _firing(features: Features, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Share of frames on which features fire: on speech [F], on each other source [S, F], and the sources."""
     fired: dict[str, list[torch.Tensor]] = {}
     for window in windows:
         active = activations(features, window.frames()) > 0
@@ -235,17 +287,5 @@ def _feature_rows(pack: SteeringPack, windows: Sequence[Window]) -> tuple[Featur
         else:
             fired.setdefault(window.source, []).append(active[: window.content])
     rates = {source: torch.cat(parts).float().mean(0) for source, parts in fired.items()}
-    speech = rates.pop("speech", torch.full((len(chosen),), float("nan")))
-    sources = list(rates)
-    table = torch.stack([rates[source] for source in sources])
-    return tuple(
-        FeatureRow(
-            int(features.ids[i]),
-            "gate",
-            float(pack.gate_weight[chosen[i]]),
-            float(speech[i]),
-            float(table[:, i].mean()),
-            sources[int(table[:, i].argmax())],
-        )
-        for i in range(len(chosen))
-    )
+    speech = rates.pop("speech", torch.full((len(features.ids),), float("nan")))
+    return speech, torch.stack(list(rates.values())), list(rates)

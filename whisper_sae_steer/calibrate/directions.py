@@ -39,6 +39,8 @@ class Edit(NamedTuple):
     """[F, d]"""
     coefficients: Tensor
     """[F]"""
+    ids: NDArray[np.intp]
+    """[F] numbers of the features whose decoder rows the directions are; empty for a dense vector"""
 
 
 class Evidence(NamedTuple):
@@ -54,8 +56,17 @@ class Evidence(NamedTuple):
         return spread([w for w in self.windows if not w.is_speech], count)
 
 
+def check_choice(strategy: Strategy, selection: Selection, has_speech: bool) -> None:
+    """CalibrationError if ``selection`` can't serve this strategy, or needs speech and there is none."""
+    if strategy != "direction" and selection in ("gradient", "contrast"):
+        raise CalibrationError(f"selection {selection!r} gives one dense vector: use it with direction")
+    if not has_speech and selection in ("logistic", "fisher", "contrast"):
+        raise CalibrationError(f"selection {selection!r} compares with speech: give --speech recordings")
+
+
 def build_edit(strategy: Strategy, selection: Selection, evidence: Evidence) -> Edit:
-    """The edit of a strategy with features chosen by ``selection``."""
+    """The edit of a strategy with features chosen by ``selection``; errors as of check_choice."""
+    check_choice(strategy, selection, bool(evidence.sample.is_speech.any()))
     if strategy == "direction":
         return _direction(selection, evidence)
     importance = _importance(selection, evidence)
@@ -65,22 +76,23 @@ def build_edit(strategy: Strategy, selection: Selection, evidence: Evidence) -> 
     signs = -np.sign(importance[ids])
     size = mean_activation(evidence.sample)[ids] if strategy == "additive" else np.ones(len(ids))
     features = take_features(evidence.sae, ids if strategy == "suppress" else ids[:0])
-    return Edit(features, _rows(evidence.sae, ids), torch.from_numpy(signs * size).float())
+    return Edit(features, _rows(evidence.sae, ids), torch.from_numpy(signs * size).float(), ids)
 
 
 def _direction(selection: Selection, evidence: Evidence) -> Edit:
     """One static vector of length 1: a signed sum of decoder rows, or a dense baseline."""
     sae = evidence.sae
-    nothing = take_features(sae, np.zeros(0, dtype=np.intp))
+    none = np.zeros(0, dtype=np.intp)
+    nothing = take_features(sae, none)
     if selection == "contrast":
         vector = _contrast(evidence)
-        return Edit(nothing, vector[None] / vector.norm(), torch.ones(1))
+        return Edit(nothing, vector[None] / vector.norm(), torch.ones(1), none)
     if selection in ("attribution", "gradient"):
         windows = [w.frames() for w in evidence.without_speech(GRADIENT_WINDOWS)]
         length = PATH_LENGTH * float(torch.stack([w.norm(dim=-1).mean() for w in windows]).mean())
         gradient = path_gradient(evidence.objective, windows, length)
         if selection == "gradient":
-            return Edit(nothing, gradient[None], torch.ones(1))
+            return Edit(nothing, gradient[None], torch.ones(1), none)
         # directional derivative of the objective along each feature's decoder row
         weights = (sae.W_dec.detach() @ gradient).numpy().astype(np.float64)
     else:
@@ -89,7 +101,7 @@ def _direction(selection: Selection, evidence: Evidence) -> Edit:
     directions = _rows(sae, ids)
     coefficients = torch.from_numpy(weights[ids]).float()
     length = (coefficients[:, None] * directions).sum(0).norm()
-    return Edit(nothing, directions, coefficients / length)
+    return Edit(nothing, directions, coefficients / length, ids)
 
 
 def _importance(selection: Selection, evidence: Evidence) -> NDArray[np.float64]:
@@ -99,9 +111,7 @@ def _importance(selection: Selection, evidence: Evidence) -> NDArray[np.float64]
         return attribution_importance(evidence.sae, evidence.objective, windows)
     if selection == "logistic":
         return logistic_importance(evidence.sample)
-    if selection == "fisher":
-        return fisher_importance(evidence.sample)
-    raise CalibrationError(f"selection {selection!r} gives one dense vector: use it with direction")
+    return fisher_importance(evidence.sample)
 
 
 def _contrast(evidence: Evidence) -> Tensor:

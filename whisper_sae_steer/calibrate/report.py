@@ -34,7 +34,7 @@ def write_html(report: CalibrationReport, path: Path) -> None:
         _image(_plot_curve, report, "FPR and WER against alpha"),
         "<h2>no_speech_prob of windows without speech</h2>",
         _image(_plot_no_speech, report, "Histogram of no_speech_prob before and after"),
-        "<h2>The strongest features of the gate, and when they fire</h2>",
+        "<h2>The strongest features of the gate and of the edit, and when they fire</h2>",
         _table(_FEATURE_HEAD, [_feature_cells(row) for row in report.features]),
         "<h2>Search for the strength of α = 1</h2>",
         _table(
@@ -80,7 +80,7 @@ def _definition(report: CalibrationReport) -> str:
 
 
 _CURVE_HEAD = ("α", "FPR_raw", "FPR_kept", "no_speech_prob", "WER", "WER change")
-_FEATURE_HEAD = ("feature", "weight for speech", "on speech", "on other", "most on")
+_FEATURE_HEAD = ("feature", "used in", "weight", "on speech", "on other", "most on")
 
 
 def _curve_rows(report: CalibrationReport) -> list[tuple[str, ...]]:
@@ -98,7 +98,7 @@ def _curve_lines(report: CalibrationReport) -> list[str]:
 
 
 def _feature_lines(report: CalibrationReport) -> list[str]:
-    return _aligned(_FEATURE_HEAD, [_feature_cells(row) for row in report.features[:12]])
+    return _aligned(_FEATURE_HEAD, [_feature_cells(row) for row in report.features])
 
 
 def _feature_cells(row: FeatureRow) -> tuple[str, ...]:

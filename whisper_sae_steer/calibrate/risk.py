@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from ..errors import CalibrationError
 from .windows import Window
 
 SPANS = 3
@@ -28,7 +29,8 @@ def fit_calibrations(
 ) -> Calibrations:
     """Logistic regressions on spans as long as segments, with and without speech in them.
 
-    Fit on recordings that the gate was not fitted on, or it would be overconfident.
+    Fit on recordings that the gate was not fitted on, or it would be overconfident. CalibrationError if
+    these hold no speech, or nothing else.
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple[float, float]] = []
@@ -39,6 +41,9 @@ def fit_calibrations(
             rows.append((float(part.max()), float(part.mean())))
             labels.append(window.is_speech)
     x, is_speech = np.array(rows), np.array(labels)
+    if not is_speech.any() or is_speech.all():
+        lacking = "non-speech" if is_speech.any() else "speech"
+        raise CalibrationError(f"no {lacking} recording is left to hold back; give more")
     speech = LogisticRegression(C=0.1, class_weight="balanced").fit(x[:, :1], is_speech)
     risk = LogisticRegression(C=0.1, class_weight="balanced").fit(x, ~is_speech)
     return Calibrations(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 
+from ..errors import CalibrationError
 from ..pack import Features
 from ..sae import SAE
 from .attribution import SilenceObjective
@@ -43,7 +44,7 @@ class LinearModel(NamedTuple):
 def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSample:
     """A few frames of every window: speech frames of speech, content and padding of the rest.
 
-    Pauses of speech recordings are left out: they are neither.
+    Pauses of speech recordings are left out: they are neither. CalibrationError without any frames.
     """
     rng = np.random.default_rng(seed)
     blocks: list[csr_matrix] = []
@@ -59,6 +60,8 @@ def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSa
             frames = window.frames()[torch.from_numpy(chosen)]
             blocks.append(csr_matrix(sae.encode(frames).numpy()))
             labels.append(np.full(len(chosen), window.is_speech))
+    if not blocks:
+        raise CalibrationError("no recording is left to fit on; give more")
     return FrameSample(csr_matrix(vstack(blocks)), np.concatenate(labels))
 
 

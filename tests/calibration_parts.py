@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from real_models import sample, truth
 from torch import Tensor
 
-from real_models import sample, truth
 from whisper_sae_steer import synthetic
 from whisper_sae_steer.audio import SAMPLE_RATE
 from whisper_sae_steer.calibrate.windows import Window, held_back

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from calibration_parts import random_sae, window
 from real_models import weights
 from small_whisper import small_whisper
+from torch import Tensor
+
 from whisper_sae_steer import synthetic
 from whisper_sae_steer.calibrate import directions
 from whisper_sae_steer.calibrate.attribution import SilenceObjective, path_gradient
@@ -127,6 +127,9 @@ def test_a_direction_has_length_one(evidence: Evidence, selection: Selection):
     vector = (edit.coefficients[:, None] * edit.directions).sum(0)
     assert float(vector.norm()) == pytest.approx(1, abs=1e-5)
     assert len(edit.features.ids) == 0
+    rows = evidence.sae.W_dec.detach()[torch.from_numpy(edit.ids)]
+    assert torch.equal(rows, edit.directions[: len(edit.ids)])
+    assert (len(edit.ids) == 0) == (selection in ("gradient", "contrast"))
     norms = edit.directions.norm(dim=-1)
     torch.testing.assert_close(norms, torch.ones_like(norms))
 

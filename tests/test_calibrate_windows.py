@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-
 from calibration_parts import clip, names
+from numpy.typing import NDArray
 from real_models import SAMPLES, weights
+
 from whisper_sae_steer.audio import SAMPLE_RATE
 from whisper_sae_steer.calibrate.windows import (
     MAX_WINDOWS,
@@ -57,7 +57,7 @@ def test_loud_mixture_is_turned_down_as_a_whole():
     speech, noise = gaussian(8000, 0.5, 0), gaussian(8000, 0.5, 1)
     mixed = mix(speech, noise, 0.0)
     assert np.abs(mixed).max() == pytest.approx(1)
-    quiet = mix(speech / 100, noise, 0.0)
+    quiet = mix((speech / 100).astype(np.float32), noise, 0.0)
     np.testing.assert_allclose(mixed / mixed.std(), quiet / quiet.std(), atol=1e-5)
 
 

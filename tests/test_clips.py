@@ -32,6 +32,8 @@ def test_manifest_fields(tmp_path: Path) -> None:
         text="",
         group="r1",
         seconds=5.0,
+        origin="somewhere",
+        licence="CC0",
     )
     assert rain.path.is_absolute()
     assert music.seconds is None

@@ -209,7 +209,7 @@ def test_every_encode_of_transcribe_is_steered_once(
 def test_words_are_aligned_to_the_frames_that_were_decoded():
     model = steered("tiny.en")
     watch = Watch(model)
-    options = {**QUICK, "no_speech_threshold": None}
+    options: dict[str, Any] = {**QUICK, "no_speech_threshold": None}
     (first, *_), _ = model.transcribe(SPEECH, steer_alpha=0.5, word_timestamps=True, **options)
     assert first.words
     assert watch.strengths == [0.5] * 2 * watch.encodes
@@ -337,7 +337,7 @@ def test_a_transcript_closed_early_or_failing_leaves_nothing_behind(monkeypatch:
 
 def test_threads_steer_with_their_own_alpha():
     model, alphas = steered("tiny.en"), [0.0, 1.0, -3.0]
-    options = {**WINDOWS, "clip_timestamps": "0,3,3,6"}
+    options: dict[str, Any] = {**WINDOWS, "clip_timestamps": "0,3,3,6"}
 
     def work(alpha: float) -> list[fw.Segment]:
         return list(model.transcribe(SPEECH, steer_alpha=alpha, **options)[0])

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from real_models import weights
+
 from whisper_sae_steer import find
 from whisper_sae_steer.errors import SAEFormatError
 from whisper_sae_steer.find import find_sae

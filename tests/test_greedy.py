@@ -4,8 +4,8 @@ import faster_whisper
 import numpy as np
 import pytest
 from ctranslate2 import StorageView
-
 from real_models import sample, truth, weights
+
 from whisper_sae_steer import metrics
 from whisper_sae_steer.greedy import decode_windows
 from whisper_sae_steer.taps import WindowEncoder

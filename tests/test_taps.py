@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from real_models import sample, weights
+
 from whisper_sae_steer.convert import load_torch
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.taps import FRAMES, WINDOW_SAMPLES, WindowEncoder, block_index, content_frames

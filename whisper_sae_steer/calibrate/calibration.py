@@ -265,7 +265,11 @@ def _feature_rows(
     }
     chosen = {role: strongest(weight, SHOWN) for role, (_, weight) in weights.items()}
     ids = np.concatenate([weights[role][0][index] for role, index in chosen.items()])
-    speech, other, sources = _firing(take_features(sae, ids), windows)
+    # a shipped gate may stem from another SAE than the edit
+    gate = Features(*(part[torch.from_numpy(chosen["gate"])] for part in pack.gate))
+    written = take_features(sae, edit.ids[chosen["edit"]])
+    features = Features(*(torch.cat(parts) for parts in zip(gate, written, strict=True)))
+    speech, other, sources = _firing(features, windows)
     roles = [(role, weights[role][1][i]) for role, index in chosen.items() for i in index]
     return tuple(
         FeatureRow(

@@ -104,6 +104,7 @@ def _feature_lines(report: CalibrationReport) -> list[str]:
 def _feature_cells(row: FeatureRow) -> tuple[str, ...]:
     return (
         str(row.feature),
+        row.role,
         f"{row.weight:+.3f}",
         _pc(row.on_speech),
         _pc(row.on_other),

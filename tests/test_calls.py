@@ -13,11 +13,12 @@ import ctranslate2
 import numpy as np
 import pytest
 import torch
-from real_models import OPEN, SHUT, vector_pack, weights
+from real_models import OPEN, SHUT, weights
 from small_pack import WIDTH, small_pack
 from torch import Tensor, nn
 
 from whisper_sae_steer.calls import Call, Steerer, active, current, shows_options_of, within
+from whisper_sae_steer.pack import read_pack, shipped_packs
 from whisper_sae_steer.steering import Steering
 
 
@@ -228,12 +229,14 @@ def fastest(work: Any, times: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bias", [OPEN, SHUT])
-def test_a_window_gated_direction_costs_less_than_a_hundredth_of_an_encode(bias: float):
+def test_the_shipped_pack_costs_less_than_a_hundredth_of_an_encode(bias: float):
     """[1, 1500, 512] on one thread against base's int8 encoder, the quickest there is on a CPU."""
     model = ctranslate2.models.Whisper(str(weights("base").ct2_dir), compute_type="int8", intra_threads=1)
     mel = ctranslate2.StorageView.from_array(np.zeros((1, 80, 3000), np.float32))
     encode = fastest(lambda: model.encode(mel), 5)
-    steer, h = Steerer(wide(vector_pack("base", bias, gate="window"))), torch.randn(1, 1500, 512)
+    pack = read_pack(shipped_packs()["base"])
+    assert (pack.metadata.strategy, pack.metadata.gate) == ("direction", "window")
+    steer, h = Steerer(pack._replace(gate_bias=torch.tensor(bias))), torch.randn(1, 1500, 512)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -243,10 +246,3 @@ def test_a_window_gated_direction_costs_less_than_a_hundredth_of_an_encode(bias:
         torch.set_num_threads(threads)
     print(f"steering {1000 * step:.2f} ms, encode {1000 * encode:.0f} ms: {step / encode:.2%}")
     assert step < 0.01 * encode
-
-
-def wide(pack: Any, features: int = 128) -> Any:
-    """The same pack with as many gate features as a calibrated one has."""
-    repeat = features // len(pack.gate_weight)
-    gate = type(pack.gate)(*(torch.cat([part] * repeat) for part in pack.gate))
-    return pack._replace(gate=gate, gate_weight=torch.cat([pack.gate_weight] * repeat))

@@ -533,12 +533,11 @@ def _float32(frames: StorageView) -> NDArray[np.float32]:
 # --- the shipped pack ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["int8", "float32"])
+@pytest.fixture(scope="module", params=["int8", pytest.param("float32", marks=pytest.mark.slow)])
 def shipped(request: pytest.FixtureRequest) -> WhisperModel:
     return WhisperModel("base", "cpu", compute_type=request.param, cpu_threads=1)
 
 
-@pytest.mark.slow
 def test_the_shipped_pack_empties_the_gap_and_keeps_the_speech(shipped: WhisperModel):
     def transcript(alpha: float) -> Any:
         ctranslate2.set_random_seed(0)

@@ -26,6 +26,7 @@ from whisper_sae_steer.openai import SteeredWhisper, load_model
 from whisper_sae_steer.pack import SteeringPack
 from whisper_sae_steer.steering import Steering
 
+pytestmark = pytest.mark.filterwarnings("ignore:FP16 is not supported on CPU")
 SPEECH = sample("speech")
 QUICK: dict[str, Any] = {"temperature": 0.0, "sample_len": 12}
 """a few tokens are enough where the text doesn't matter"""

@@ -85,7 +85,7 @@ def cpu_row(model: Any, operator: Steering, mel: NDArray[np.float32], repeats: i
         started = time.perf_counter()
         h = torch.from_numpy(np.asarray(model.encode(view)))
         encoded = time.perf_counter()
-        strongest = float(operator.apply_(h, 1.0).max())
+        strongest = float(operator.apply_(h, 1.0).scores.max())
         encode[i], steer[i] = encoded - started, time.perf_counter() - encoded
     encode_ms, steer_ms = (1000 * float(np.median(times[2:])) for times in (encode, steer))
     gate = "shut" if strongest >= operator.metadata.gate_threshold else "open"

@@ -51,7 +51,7 @@ def test_a_call_steers_once_and_keeps_the_scores():
         assert entered is call
         steer(h)
     expected = frames()
-    scores = Steering(steer.pack).apply_(expected, 0.7)
+    scores, _ = Steering(steer.pack).apply_(expected, 0.7)
     assert torch.equal(h, expected)
     assert call.scores is not None
     assert torch.equal(call.scores, scores)

@@ -67,7 +67,7 @@ def test_every_strategy_and_gate_equals_the_reference(strategy: str, gate: str, 
     h = frames(3, length)
     expected = np.stack([reference(pack, window, alpha) for window in h.double().numpy()])
     edited = h.clone()
-    scores = Steering(pack).apply_(edited, alpha)
+    scores, _ = Steering(pack).apply_(edited, alpha)
     torch.testing.assert_close(edited.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
     assert not torch.equal(edited, h)
     wanted = np.stack([reference_scores(pack, window) for window in h.double().numpy()])
@@ -114,7 +114,7 @@ def test_frames_above_the_threshold_keep_every_bit(strategy: str):
     pack = small_pack(strategy, "frame", gate_threshold=0.0, gate_ramp=1e-3, gate_smoothing=1)
     steering = Steering(pack)
     edited = h.clone()
-    scores = steering.apply_(edited, 4.0)
+    scores, _ = steering.apply_(edited, 4.0)
     shut = scores >= 0
     assert 0 < shut.sum() < shut.numel()
     assert bits(edited[shut]) == bits(h[shut])
@@ -146,7 +146,7 @@ def test_editing_reaches_shared_memory_and_strided_views():
 
 def test_gradients_are_not_recorded():
     h = frames(1, 8)
-    assert not Steering(small_pack(gate="none")).apply_(h, 1.0).requires_grad
+    assert not Steering(small_pack(gate="none")).apply_(h, 1.0).scores.requires_grad
     assert not h.requires_grad
 
 
@@ -155,7 +155,7 @@ def test_half_precision_is_close(dtype: torch.dtype):
     pack, h = small_pack("additive", "none"), frames(2, 20)
     half = h.to(dtype)
     expected = np.stack([reference(pack, window, 1.0) for window in half.double().numpy()])
-    scores = Steering(pack, dtype=dtype).apply_(half, 1.0)
+    scores, _ = Steering(pack, dtype=dtype).apply_(half, 1.0)
     assert scores.dtype == torch.float32
     assert half.dtype == dtype
     tolerance = 4 * torch.finfo(dtype).eps

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .doubt import in_doubt
 from .pack import SteeringPack
 from .seek import Plan
 from .steering import Labels, Steering
@@ -25,14 +26,33 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Call:
     """One call of transcribe: its options, and what the gate saw in the last encoded windows."""
 
-    def __init__(self, alpha: float, steer_language_detection: bool = True, skip_gaps: bool = False):
+    def __init__(
+        self,
+        alpha: float,
+        steer_language_detection: bool = True,
+        skip_gaps: bool = False,
+        asks_decoder: bool = False,
+    ):
         self.alpha = alpha
         self.steer_language_detection = steer_language_detection
         self.skip_gaps = skip_gaps
+        self.share_in_doubt = 0.0 if asks_decoder else None
+        """see :meth:`Steering.apply_`; a call that asks the decoder lets windows in doubt through at first"""
         self.scores: Tensor | None = None
         """[B, T] smoothed speech scores of the last encode"""
+        self.strength: Tensor | None = None
+        """[B, 1 or T] how strongly its frames were edited"""
         self.plan: Plan | None = None
         """what to do with the window at hand, if it has a gap"""
+
+    @contextmanager
+    def decided(self) -> Generator[None]:
+        """Inside the block windows in doubt are steered in full: the decoder was asked, and heard nobody."""
+        asking, self.share_in_doubt = self.share_in_doubt, 1.0
+        try:
+            yield
+        finally:
+            self.share_in_doubt = asking
 
 
 class Steerer:
@@ -50,18 +70,25 @@ class Steerer:
         key = (h.device, h.dtype)
         if key not in self._placed:
             self._placed[key] = Steering(self.pack, h.device, h.dtype)
-        call.scores = self._placed[key].apply_(h, call.alpha)
+        call.scores, call.strength = self._placed[key].apply_(h, call.alpha, call.share_in_doubt)
 
     def hook(self, _module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Forward hook; a method, so that a copied or pickled model hooks its own steerer."""
         self(output)
 
-    def nobody_speaks(self, scores: Tensor) -> list[bool]:
-        """Whether the gate is fully open, for windows with scores [B, T]."""
-        metadata = self.pack.metadata
-        if metadata.gate != "window":
-            return [False] * len(scores)
-        return (scores.amax(dim=1) <= metadata.gate_threshold - metadata.gate_ramp).tolist()
+    def nobody_speaks(self, call: Call) -> list[bool]:
+        """Whether the gate is fully open, for each window of the call's last encode."""
+        assert call.strength is not None
+        if self.pack.metadata.gate != "window":
+            return [False] * len(call.strength)
+        return (call.strength[:, 0] == call.alpha).tolist()
+
+    def in_doubt(self, call: Call) -> list[bool]:
+        """Whether the decoder is to be asked, for each window of the call's last encode."""
+        assert call.scores is not None
+        if call.share_in_doubt != 0:
+            return [False] * len(call.scores)
+        return in_doubt(call.scores, self.pack.metadata).tolist()
 
     def labels(self, scores: Tensor, start: float, end: float) -> Labels:
         """See :meth:`Steering.labels`."""

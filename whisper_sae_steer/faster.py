@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -16,6 +16,7 @@ from faster_whisper import transcribe as fw
 
 from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of, within
+from .doubt import is_credible
 from .errors import PackError
 from .pack import load_pack
 from .seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
@@ -66,8 +67,9 @@ class SteeredEncoder:
         scores = None if call is None else call.scores
         if scores is None or len(scores) != len(prompts) or not kwargs.get("suppress_blank", True):
             return self._inner.generate(features, prompts, **kwargs)
+        assert call is not None
         # where nobody speaks an empty transcript is right: without timestamps the option forbids it
-        silent = self._steerer.nobody_speaks(scores)
+        silent = self._steerer.nobody_speaks(call)
         results: list[Any] = [None] * len(silent)
         for blank in set(silent):
             rows = [row for row, value in enumerate(silent) if value == blank]
@@ -174,15 +176,18 @@ class WhisperModel(faster_whisper.WhisperModel):
         alpha = check_alpha(steer_alpha)
         samples = load_audio(audio)
         steered = alpha != 0 and self.steerer is not None
-        call = Call(alpha, steer_language_detection, skip_gaps) if steered else None
-        with active(self.steerer, call):
+        call = _SequentialCall(alpha, steer_language_detection, skip_gaps, asks_decoder=True)
+        with active(self.steerer, call if steered else None):
             return super().transcribe(samples, *args, **options)
 
     def encode(self, features: np.ndarray) -> StorageView:
         """faster-whisper's; a window with a gap is encoded again without it."""
         encoded = super().encode(features)
         call = current(self.steerer)
-        if call is None or not call.skip_gaps or features.ndim > 2:
+        if not isinstance(call, _SequentialCall):
+            return encoded
+        call.features = features
+        if not call.skip_gaps:
             return encoded
         assert self.steerer is not None
         assert call.scores is not None
@@ -190,29 +195,47 @@ class WhisperModel(faster_whisper.WhisperModel):
         call.plan = plan_window(scores, content_of(features), self.steerer.pack.metadata)
         if call.plan is None or call.plan.start:
             return encoded
-        cut = features.copy()
-        cut[:, MEL_FRAMES * call.plan.end :] = 0  # as the library pads what ends here
-        return super().encode(cut)
+        call.features = features.copy()
+        call.features[:, MEL_FRAMES * call.plan.end :] = 0  # as the library pads what ends here
+        return super().encode(call.features)
 
     def generate_with_fallback(
         self, encoder_output: StorageView, prompt: list[int], tokenizer: Any, options: Any
     ) -> tuple[Any, float, float, float]:
         """faster-whisper's; where the window has a gap, its tokens then lead to the end of that."""
         call = current(self.steerer)
-        plan = call.plan if call else None
-        if plan is None:
+        if not isinstance(call, _SequentialCall):
             return super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
-        begin = tokenizer.timestamp_begin
+        plan, begin = call.plan, tokenizer.timestamp_begin
+        if plan is None:
+            return self._generate(call, encoder_output, prompt, tokenizer, options)
         if plan.start:
             target = begin + plan.start
             return Decoded([[target, target]], 0.0), 0.0, 0.0, 0.0
-        result, logprob, temperature, compression = super().generate_with_fallback(
-            encoder_output, prompt, tokenizer, options
+        result, logprob, temperature, compression = self._generate(
+            call, encoder_output, prompt, tokenizer, options
         )
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
         if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
             tokens, silence = [], 0.0  # or the whole window would be skipped
         return Decoded([seek_to(tokens, plan, begin)], silence), logprob, temperature, compression
+
+    def _generate(
+        self, call: "_SequentialCall", encoded: StorageView, prompt: list[int], tokenizer: Any, options: Any
+    ) -> tuple[Any, float, float, float]:
+        """faster-whisper's; a window in doubt is decoded as it is, and steered if that isn't credible."""
+        generate = super().generate_with_fallback
+        assert self.steerer is not None
+        if self.steerer.in_doubt(call) == [True]:
+            once = replace(options, temperatures=options.temperatures[:1])
+            answer = generate(encoded, prompt, tokenizer, once)
+            result, logprob, *_ = answer
+            if is_credible(tokenizer.decode(result.sequences_ids[0]), logprob, result.no_speech_prob):
+                return answer
+            with call.decided():
+                encoded = super().encode(call.features)
+                return generate(encoded, prompt, tokenizer, options)
+        return generate(encoded, prompt, tokenizer, options)
 
     def add_word_timestamps(self, segments: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
         """faster-whisper's; a seek to the end of a gap stays."""
@@ -275,17 +298,37 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         alpha = check_alpha(steer_alpha)
         samples = load_audio(audio)
         steered = alpha != 0 and self.model.steerer is not None
-        call = _BatchedCall(alpha, steer_language_detection) if steered else None
-        with active(self.model.steerer, call):
+        call = _BatchedCall(alpha, steer_language_detection, asks_decoder=True)
+        with active(self.model.steerer, call if steered else None):
             return super().transcribe(samples, *args, **options)
 
     def generate_segment_batched(self, features: Any, tokenizer: Any, options: Any) -> tuple[Any, list[Any]]:
+        """faster-whisper's; what is in doubt and not credible is steered and decoded again."""
+        call = current(self.model.steerer)
+        if call is None:
+            return super().generate_segment_batched(features, tokenizer, options)
+        encoded, outputs = self._generate(call, features, tokenizer, options)
+        assert self.model.steerer is not None
+        scores, in_doubt = call.scores, self.model.steerer.in_doubt(call)
+        credible = [
+            is_credible(tokenizer.decode(out["tokens"]), out["avg_logprob"], out["no_speech_prob"])
+            for out in outputs
+        ]
+        rows = [row for row, doubtful in enumerate(in_doubt) if doubtful and not credible[row]]
+        if rows:
+            with call.decided():
+                _, again = self._generate(call, features[rows], tokenizer, options)
+            for row, output in zip(rows, again, strict=True):
+                outputs[row] = output
+            call.scores = scores  # the labels are those of the whole batch
+        return encoded, outputs
+
+    def _generate(self, call: Call, features: Any, tokenizer: Any, options: Any) -> tuple[Any, list[Any]]:
         """faster-whisper's; where nobody speaks, ``no_speech_threshold`` counts here too."""
         encoded, outputs = super().generate_segment_batched(features, tokenizer, options)
-        call = current(self.model.steerer)
-        if call is not None and call.scores is not None and options.no_speech_threshold is not None:
-            assert self.model.steerer is not None
-            for output, silent in zip(outputs, self.model.steerer.nobody_speaks(call.scores), strict=True):
+        assert self.model.steerer is not None
+        if options.no_speech_threshold is not None:
+            for output, silent in zip(outputs, self.model.steerer.nobody_speaks(call), strict=True):
                 if silent and output["no_speech_prob"] > options.no_speech_threshold:
                     output["tokens"] = []
         return encoded, outputs
@@ -311,9 +354,15 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
             yield Segment(**vars(segment), **call.labels.popleft()._asdict())
 
 
+class _SequentialCall(Call):
+    """Also keeps the features of the window at hand."""
+
+    features: np.ndarray
+
+
 class _BatchedCall(Call):
     """Also queues the labels of a batch's segments, in the order they will be yielded."""
 
-    def __init__(self, alpha: float, steer_language_detection: bool):
-        super().__init__(alpha, steer_language_detection)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.labels: deque[Labels] = deque()

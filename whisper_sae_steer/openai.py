@@ -19,6 +19,7 @@ from whisper.tokenizer import get_tokenizer
 from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of
 from .convert import load_torch
+from .doubt import is_credible
 from .pack import SteeringPack, load_pack
 from .seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
 from .steering import Labels, check_alpha
@@ -97,7 +98,7 @@ class SteeredWhisper(Whisper):
         a long gap, as the gate hears it. Segments gain ``speech_prob`` and ``hallucination_risk``
         (0…1) when steered. Raises AudioError and AlphaError before decoding.
         """
-        call = _TorchCall(check_alpha(steer_alpha), steer_language_detection, skip_gaps)
+        call = _TorchCall(check_alpha(steer_alpha), steer_language_detection, skip_gaps, asks_decoder=True)
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
         call.is_silence = SilenceRule(**thresholds)
         samples = load_audio(audio)
@@ -126,30 +127,38 @@ class SteeredWhisper(Whisper):
             return whisper.decode(self, mel, options, **kwargs)
         window = self._window(call, mel.half() if options.fp16 else mel)
         result = self._decode_window(call, window, options, **kwargs)
+        if window.in_doubt and not _is_credible(result):
+            with call.decided():
+                window = self._encode(call, window)
+            call.window = window
+            result = self._decode_window(call, window, options, **kwargs)
         call.windows[_key(vars(result))] = window
         return result
 
     def _window(self, call: "_TorchCall", mel: Tensor) -> "_Window":
         """Encode a window [n_mels, 3000] of transcribe, once for all temperatures, without its gap."""
-        if call.window is None or not torch.equal(call.window.mel, mel):
-            assert self.steerer is not None
-            frames, scores = self._encode(call, mel)
-            plan = None
-            if call.skip_gaps:
-                content = content_of(mel.float().cpu().numpy())
-                plan = plan_window(scores.cpu().numpy(), content, self.steerer.pack.metadata)
+        if call.window is not None and torch.equal(call.window.mel, mel):
+            return call.window
+        assert self.steerer is not None
+        window = self._encode(call, _Window(mel, mel))
+        if call.skip_gaps:
+            content = content_of(mel.float().cpu().numpy())
+            plan = plan_window(window.scores.cpu().numpy(), content, self.steerer.pack.metadata)
+            window = window._replace(plan=plan)
             if plan is not None and not plan.start:
                 cut = mel.clone()
                 cut[:, MEL_FRAMES * plan.end :] = 0  # as the library pads what ends here
-                frames, scores = self._encode(call, cut)
-            call.window = _Window(mel, frames, scores, plan)
-        return call.window
+                window = self._encode(call, window._replace(heard=cut))
+        call.window = window
+        return window
 
-    def _encode(self, call: "_TorchCall", mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Steered frames [1500, d] of a window, and their scores [1500]."""
-        frames = self.embed_audio(mel[None])[0]
+    def _encode(self, call: "_TorchCall", window: "_Window") -> "_Window":
+        """The window with what the encoder and the gate make of it."""
+        assert self.steerer is not None
+        frames = self.embed_audio(window.heard[None])[0]
         assert call.scores is not None
-        return frames, call.scores[0]
+        (silent,), (in_doubt,) = self.steerer.nobody_speaks(call), self.steerer.in_doubt(call)
+        return window._replace(frames=frames, scores=call.scores[0], silent=silent, in_doubt=in_doubt)
 
     def _decode_window(
         self, call: "_TorchCall", window: "_Window", options: DecodingOptions, **kwargs: Any
@@ -162,8 +171,7 @@ class SteeredWhisper(Whisper):
                 window.frames, options.language or "en", tokens=[begin + plan.start] * 2,
                 avg_logprob=0.0, no_speech_prob=0.0, temperature=0.0, compression_ratio=0.0,
             )  # fmt: skip
-        assert self.steerer is not None
-        if self.steerer.nobody_speaks(window.scores[None])[0]:  # an empty transcript is right
+        if window.silent:  # an empty transcript is right
             options = replace(options, suppress_blank=False)
         result = whisper.decode(self, window.frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
@@ -176,8 +184,8 @@ class SteeredWhisper(Whisper):
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; steered inside a call unless it switched that off."""
         call = current(self.steerer)
-        if call is not None and not call.steer_language_detection:
-            call = None
+        if call is not None:
+            call = Call(call.alpha) if call.steer_language_detection else None
         with active(self.steerer, call):
             return whisper.detect_language(self, mel, tokenizer)
 
@@ -199,18 +207,24 @@ class _Window(NamedTuple):
 
     mel: Tensor
     """[n_mels, 3000]"""
-    frames: Tensor
+    heard: Tensor
+    """what is encoded of it: the same, without its gap"""
+    frames: Tensor = torch.empty(0)
     """[1500, d] steered"""
-    scores: Tensor
+    scores: Tensor = torch.empty(0)
     """[1500]"""
-    plan: Plan | None
+    silent: bool = False
+    """the gate is fully open"""
+    in_doubt: bool = False
+    """the decoder is to be asked"""
+    plan: Plan | None = None
 
 
 class _TorchCall(Call):
     """Also remembers the window at hand, and each decoded one by the figures its segments will carry."""
 
-    def __init__(self, alpha: float, steer_language_detection: bool, skip_gaps: bool):
-        super().__init__(alpha, steer_language_detection, skip_gaps)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.is_silence = SilenceRule()
         self.window: _Window | None = None
         self.windows: dict[tuple[float, ...], _Window] = {}
@@ -237,6 +251,10 @@ def _without_seeks(segments: list[dict[str, Any]], call: _TorchCall) -> list[dic
     """Leave out the empty segments that only moved on to the end of a gap."""
     kept = [s for s in segments if s["tokens"] or call.windows[_key(s)].plan is None]
     return [{**segment, "id": number} for number, segment in enumerate(kept)]
+
+
+def _is_credible(result: DecodingResult) -> bool:
+    return is_credible(result.text, result.avg_logprob, result.no_speech_prob)
 
 
 def _key(figures: dict[str, Any]) -> tuple[float, ...]:

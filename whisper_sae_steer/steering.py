@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .doubt import in_doubt
 from .errors import AlphaError, PackError
 from .gate import smooth
-from .kernels import feature_scores, gate_strength, steer_selected, steer_static
+from .kernels import Gate, feature_scores, gate_strength, steer_selected, steer_static
 from .pack import Features, SteeringPack
 from .taps import SAMPLES_PER_FRAME
 
@@ -58,20 +59,24 @@ class Steering:
         return smooth(self._logits(h), self.metadata.gate_smoothing)
 
     @torch.no_grad()
-    def apply_(self, h: Tensor, alpha: float) -> Tensor:
-        """Edit frames ``h`` [B, T, d] in place and return their smoothed speech scores [B, T].
+    def apply_(self, h: Tensor, alpha: float, share_in_doubt: float | None = None) -> Gate:
+        """Edit frames ``h`` [B, T, d] in place; returns the gate's scores and how strongly it opened.
 
-        Windows whose gate is shut are not written to at all. Nothing waits for a GPU, so the step can be
-        captured in a CUDA graph.
+        Windows in doubt (see :func:`.doubt.in_doubt`) get ``share_in_doubt`` of the edit, 0 to 1, or by
+        default what the gate's ramp gives them. Windows whose gate is shut are not written to at all.
+        Nothing waits for a GPU, so the step can be captured in a CUDA graph.
         """
         if h.shape[-1] != self.metadata.d_in:
             raise PackError(f"the pack edits activations of width {self.metadata.d_in}, not {h.shape[-1]}")
         scores, strength = gate_strength(self._logits(h), self.metadata, alpha)
+        if share_in_doubt is not None and scores.numel():
+            doubtful = in_doubt(scores, self.metadata)[:, None]
+            strength = strength.masked_fill(doubtful, alpha * share_in_doubt)
         if self.metadata.strategy == "suppress":
             steer_selected(h, *self.steer_features[1:], self.directions, strength)
         else:
             steer_static(h, self.vector, strength)
-        return scores
+        return Gate(scores, strength)
 
     def _logits(self, h: Tensor) -> Tensor:
         return feature_scores(h, *self.gate_features[1:], self.gate_weight, self.gate_bias)

@@ -8,6 +8,7 @@ them can be captured in a CUDA graph; the top-k ops wait once, to learn how much
 from . import steer_reference, topk_reference
 from .autoencode import sparse_autoencode, sparse_decode
 from .dispatch import dispatched
+from .steer_reference import Gate
 from .topk_reference import Selection, TopK
 
 feature_scores = dispatched(steer_reference.feature_scores, "steer")
@@ -19,6 +20,7 @@ batch_topk = dispatched(topk_reference.batch_topk, "topk")
 batch_topk_encode = dispatched(topk_reference.batch_topk_encode, "topk")
 
 __all__ = [
+    "Gate",
     "Selection",
     "TopK",
     "batch_topk",

@@ -13,7 +13,7 @@ from small_pack import WIDTH, small_pack
 
 from whisper_sae_steer import load_model, metrics
 from whisper_sae_steer.calls import Call, Steerer, active
-from whisper_sae_steer.doubt import in_doubt, is_credible
+from whisper_sae_steer.doubt import Answer, in_doubt, stock_texts
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
 from whisper_sae_steer.pack import read_pack, save_pack, shipped_packs
 from whisper_sae_steer.steering import Steering
@@ -21,8 +21,8 @@ from whisper_sae_steer.steering import Steering
 
 def test_doubt_lies_between_the_highest_noise_and_the_lowest_speech():
     metadata = small_pack(gate_threshold=2.0, gate_ramp=1.5).metadata
-    scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [1.9, -9.0], [2.0, -9.0], [9.0, 9.0]])
-    assert in_doubt(scores, metadata).tolist() == [False, True, True, False, False]
+    scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [2.0, -9.0], [4.9, -9.0], [5.0, 5.0]])
+    assert in_doubt(scores, metadata).tolist() == [False, True, True, True, False]
     assert not in_doubt(torch.full((2, 3), float("nan")), metadata).any()
 
 
@@ -37,7 +37,7 @@ def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
     h = torch.randn(3, 20, WIDTH, generator=torch.Generator().manual_seed(2))
     highest = Steering(small_pack()).scores(h).amax(1)
     low, middle, high = highest.sort().values.tolist()
-    ramp = min(high - middle, middle - low) / 2
+    ramp = min(high - middle, middle - low) / 5
     pack = small_pack(gate_threshold=middle + 0.5 * ramp, gate_ramp=ramp)
     steerer, doubtful = Steerer(pack), int((highest == middle).nonzero()[0, 0])
     call = Call(0.8, asks_decoder=True)
@@ -80,7 +80,32 @@ def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
 def test_text_is_credible_if_likely_spoken_and_not_repeated(
     text: str, logprob: float, no_speech: float, credible: bool
 ):
-    assert is_credible(text, logprob, no_speech) is credible
+    answer = Answer(text, logprob, no_speech)
+    assert (answer.is_varied() and answer.is_likely(())) is credible
+
+
+def test_what_is_written_for_any_noise_is_not_credible():
+    texts = ["Thank you.", " thank you!", "Thank you", *"abcdefg", "", "", "", "", "Okay.", "okay"]
+    assert stock_texts(texts) == ("thank you",)
+    assert stock_texts(texts * 2, share=0.1) == ("okay", "thank you")
+    assert not Answer("Thank you!", -0.3, 0.1).is_likely(stock_texts(texts))
+    assert Answer("Thank you, train.", -0.3, 0.1).is_likely(stock_texts(texts))
+
+
+def test_where_the_gate_leans_to_speech_only_repetition_speaks_against_the_text():
+    steerer = Steerer(small_pack(gate_threshold=2.0, gate_ramp=1.5, stock_texts=("thank you",)))
+    above, below = torch.tensor([-3.0, 2.1]), torch.tensor([-3.0, 1.9])
+    for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Seven.", -1.4, 0.1), Answer("Six.", -0.3, 0.8)):
+        assert steerer.believes(doubtful, above)
+        assert not steerer.believes(doubtful, below)
+    assert not steerer.believes(Answer("No, no, no.", -0.3, 0.1), above)
+    assert steerer.believes(Answer("Seven.", -0.3, 0.1), below)
+
+
+def test_stock_texts_come_back_from_a_pack_file(tmp_path: Path):
+    for texts in ((), ("thank you", "ありがとう")):
+        save_pack(small_pack(stock_texts=texts), tmp_path / "pack.safetensors")
+        assert read_pack(tmp_path / "pack.safetensors").metadata.stock_texts == texts
 
 
 # --- real models: a gate that is in doubt about everything ---------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .doubt import in_doubt
+from .doubt import Answer, in_doubt
 from .pack import SteeringPack
 from .seek import Plan
 from .steering import Labels, Steering
@@ -89,6 +89,14 @@ class Steerer:
         if call.share_in_doubt != 0:
             return [False] * len(call.scores)
         return in_doubt(call.scores, self.pack.metadata).tolist()
+
+    def believes(self, answer: Answer, scores: Tensor) -> bool:
+        """Whether the decoder's answer about a window in doubt, with scores [T], stays.
+
+        Where the gate leans to speech, only repetition speaks against it.
+        """
+        leans_to_speech = bool(scores.amax() >= self.pack.metadata.gate_threshold)
+        return answer.is_varied() and (leans_to_speech or answer.is_likely(self.pack.metadata.stock_texts))
 
     def labels(self, scores: Tensor, start: float, end: float) -> Labels:
         """See :meth:`Steering.labels`."""

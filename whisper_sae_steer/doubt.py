@@ -1,13 +1,15 @@
 """Doubt: where the gate can't tell, Whisper's own decoder is asked.
 
 Barks, cries and single words of robotic voices score alike: above nearly all noise, below nearly all
-speech. Such a window is decoded as it is. Text that the decoder believes stays; or else the window is
-steered in full and decoded again.
+speech. Such a window is decoded as it is. What the decoder stands by stays; or else the window is steered in
+full and decoded again.
 """
 
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from whisper.utils import compression_ratio
 
@@ -17,21 +19,39 @@ from .pack import PackMetadata
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
     """Windows that noise hardly reaches and speech hardly falls to, from smoothed scores [B, T]: [B] bool.
 
-    The ramp is a quarter of the gap between the two, and doubt its lower half (``calibrate/gatefit.py``).
+    The ramp is a quarter of the gap between the two, and the threshold its middle (``calibrate/gatefit.py``).
     """
-    highest = scores.amax(dim=1)
-    if metadata.gate != "window":
-        return torch.zeros_like(highest, dtype=torch.bool)
-    lowest = metadata.gate_threshold - 2 * metadata.gate_ramp
-    return (highest > lowest) & (highest < metadata.gate_threshold)
+    distance = (scores.amax(dim=1) - metadata.gate_threshold).abs()
+    return (distance < 2 * metadata.gate_ramp) & (metadata.gate == "window")
 
 
-def is_credible(text: str, avg_logprob: float, no_speech_prob: float) -> bool:
-    """Whether the decoder stands by the text of a window in doubt, by each of Whisper's own bounds.
+class Answer(NamedTuple):
+    """What the decoder wrote, and how sure it is."""
 
-    Noise in the shape of speech gives repetition. The compression ratio shows that in long texts only, so
-    more than half of the words must differ as well.
-    """
-    words = re.findall(r"\w+", text.lower())
-    varied = 2 * len(set(words)) > len(words) and compression_ratio(text) <= 2.4
-    return varied and avg_logprob > -1.0 and no_speech_prob < 0.6
+    text: str
+    avg_logprob: float
+    no_speech_prob: float
+
+    def is_varied(self) -> bool:
+        """Not the repetition that noise in the shape of speech gives.
+
+        Whisper's compression ratio shows that in long texts only: half of the words must differ too.
+        """
+        words = words_of(self.text)
+        return 2 * len(set(words)) > len(words) and compression_ratio(self.text) <= 2.4
+
+    def is_likely(self, stock_texts: Collection[str]) -> bool:
+        """By each of Whisper's own bounds, and no text that the model writes for any noise."""
+        likely = self.avg_logprob > -1.0 and self.no_speech_prob < 0.6
+        return likely and " ".join(words_of(self.text)) not in stock_texts
+
+
+def stock_texts(texts: Iterable[str], share: float = 0.01) -> tuple[str, ...]:
+    """Words of what a model wrote for ``share`` or more of some recordings, and three times at least."""
+    counts = Counter(" ".join(words_of(text)) for text in texts)
+    return tuple(sorted(t for t, n in counts.items() if t and n >= max(3, share * counts.total())))
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())

@@ -16,7 +16,7 @@ from faster_whisper import transcribe as fw
 
 from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of, within
-from .doubt import is_credible
+from .doubt import Answer
 from .errors import PackError
 from .pack import load_pack
 from .seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
@@ -227,14 +227,13 @@ class WhisperModel(faster_whisper.WhisperModel):
         generate = super().generate_with_fallback
         assert self.steerer is not None
         if self.steerer.in_doubt(call) == [True]:
+            assert call.scores is not None
             once = replace(options, temperatures=options.temperatures[:1])
-            answer = generate(encoded, prompt, tokenizer, once)
-            result, logprob, *_ = answer
-            if is_credible(tokenizer.decode(result.sequences_ids[0]), logprob, result.no_speech_prob):
-                return answer
-            with call.decided():
-                encoded = super().encode(call.features)
-                return generate(encoded, prompt, tokenizer, options)
+            result, logprob, *_ = generate(encoded, prompt, tokenizer, once)
+            text = tokenizer.decode(result.sequences_ids[0])
+            if not self.steerer.believes(Answer(text, logprob, result.no_speech_prob), call.scores[0]):
+                with call.decided():
+                    encoded = super().encode(call.features)
         return generate(encoded, prompt, tokenizer, options)
 
     def add_word_timestamps(self, segments: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -309,12 +308,16 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
             return super().generate_segment_batched(features, tokenizer, options)
         encoded, outputs = self._generate(call, features, tokenizer, options)
         assert self.model.steerer is not None
+        assert call.scores is not None
         scores, in_doubt = call.scores, self.model.steerer.in_doubt(call)
-        credible = [
-            is_credible(tokenizer.decode(out["tokens"]), out["avg_logprob"], out["no_speech_prob"])
-            for out in outputs
+        answers = [
+            Answer(tokenizer.decode(output["tokens"]), output["avg_logprob"], output["no_speech_prob"])
+            for output in outputs
         ]
-        rows = [row for row, doubtful in enumerate(in_doubt) if doubtful and not credible[row]]
+        rows = [
+            row for row, answer in enumerate(answers)
+            if in_doubt[row] and not self.model.steerer.believes(answer, scores[row])
+        ]  # fmt: skip
         if rows:
             with call.decided():
                 _, again = self._generate(call, features[rows], tokenizer, options)

@@ -19,7 +19,7 @@ from whisper.tokenizer import get_tokenizer
 from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of
 from .convert import load_torch
-from .doubt import is_credible
+from .doubt import Answer
 from .pack import SteeringPack, load_pack
 from .seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
 from .steering import Labels, check_alpha
@@ -127,11 +127,13 @@ class SteeredWhisper(Whisper):
             return whisper.decode(self, mel, options, **kwargs)
         window = self._window(call, mel.half() if options.fp16 else mel)
         result = self._decode_window(call, window, options, **kwargs)
-        if window.in_doubt and not _is_credible(result):
-            with call.decided():
-                window = self._encode(call, window)
-            call.window = window
-            result = self._decode_window(call, window, options, **kwargs)
+        if window.in_doubt:
+            call.window = window = window._replace(in_doubt=False)
+            answer = Answer(result.text, result.avg_logprob, result.no_speech_prob)
+            if not self.steerer.believes(answer, window.scores):
+                with call.decided():
+                    call.window = window = self._encode(call, window)
+                result = self._decode_window(call, window, options, **kwargs)
         call.windows[_key(vars(result))] = window
         return result
 
@@ -251,10 +253,6 @@ def _without_seeks(segments: list[dict[str, Any]], call: _TorchCall) -> list[dic
     """Leave out the empty segments that only moved on to the end of a gap."""
     kept = [s for s in segments if s["tokens"] or call.windows[_key(s)].plan is None]
     return [{**segment, "id": number} for number, segment in enumerate(kept)]
-
-
-def _is_credible(result: DecodingResult) -> bool:
-    return is_credible(result.text, result.avg_logprob, result.no_speech_prob)
 
 
 def _key(figures: dict[str, Any]) -> tuple[float, ...]:

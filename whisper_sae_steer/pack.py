@@ -50,6 +50,8 @@ class PackMetadata:
     """slope and offset that turn a segment's highest score into the logit of speech_prob"""
     risk_calibration: tuple[float, float, float] = (-1.0, 0.0, 0.0)
     """weights of a segment's highest and mean score, and offset: logit of hallucination_risk"""
+    stock_texts: tuple[str, ...] = ()
+    """what the unsteered model often writes for noise; not believed where the gate is in doubt"""
     tap: str = "encoder_output"
     compute_types: tuple[str, ...] = ()
     """compute types it was checked with"""
@@ -124,8 +126,8 @@ def read_pack(path: Path) -> SteeringPack:
         raise PackError(f"{path} was altered since it was written (hash differs); make it again")
     saved = json.loads(header["metadata"])
     known = {f.name: saved[f.name] for f in fields(PackMetadata) if f.name in saved}
-    for name in ("speech_calibration", "risk_calibration", "compute_types"):
-        known[name] = tuple(known[name])
+    for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
+        known[name] = tuple(known.get(name, ()))
     features = {
         side: Features(*(tensors[f"{side}.{part}"] for part in Features._fields))
         for side in ("gate", "steer")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..clips import Clip
 from ..convert import load_torch
+from ..doubt import stock_texts
 from ..errors import CalibrationError
 from ..files import write_atomically
 from ..gate import activations
@@ -138,7 +139,9 @@ def calibrate(
     pack = with_unit(pack, unit)
     curve = tuple(judge.point(pack, alpha) for alpha in tqdm(ALPHAS, desc="measure"))
     gate_report = report_gate(gate, held, scores) if has_speech else None
-    pack = pack._replace(metadata=_documented(pack.metadata, windows, curve, gate_report))
+    invented = stock_texts(judge.unsteered[w.key]["text"] for w in judge.other)
+    metadata = replace(pack.metadata, stock_texts=invented)
+    pack = pack._replace(metadata=_documented(metadata, windows, curve, gate_report))
     report = CalibrationReport(
         pack.metadata, curve, tuple(search), gate_report, _feature_rows(sae, pack, edit, fitted),
         *judge.no_speech(pack),

@@ -48,7 +48,7 @@ def score(
     parts = [metrics.normalise(part, language).split() for part in reference.split("|")]
     truth = [word for part in parts for word in part]
     written = [metrics.normalise(segment["text"], language).split() for segment in segments]
-    wrong, right, inserted = _align(truth, [word for words in written for word in words])
+    wrong, right, inserted = align(truth, [word for words in written for word in words])
     inside = _open_ended(gaps, seconds)
     count = at = 0
     for segment, words in zip(segments, written, strict=True):
@@ -99,7 +99,7 @@ def changes(after: Sequence[GapScore], before: Sequence[GapScore]) -> dict[str, 
     return result
 
 
-def _align(truth: Sequence[str], written: Sequence[str]) -> tuple[set[int], set[int], set[int]]:
+def align(truth: Sequence[str], written: Sequence[str]) -> tuple[set[int], set[int], set[int]]:
     """Places of the wrong words of the truth, and of the right and the inserted words written."""
     if not truth:
         return set(), set(), set(range(len(written)))

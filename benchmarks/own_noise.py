@@ -1,0 +1,104 @@
+"""What calibrating on few clips of one's own noise gains there, and whether it harms anything else.
+
+    python benchmarks/own_noise.py MANIFEST --model tiny.en --source 0ad --counts 10 30 100 300 --out own
+
+For each count a pack is calibrated on so many clips of the source (split `calib`) and on calibration
+speech, without any other noise. It is then measured on clips of the source that no pack has seen, on all
+other sources of the `dev` split and on its speech, beside the unsteered model and the shipped pack.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from whisper_sae_steer import metrics
+from whisper_sae_steer.audio import load_audio
+from whisper_sae_steer.calibrate import CalibrationConfig, calibrate
+from whisper_sae_steer.clips import NONSPEECH_KINDS, Clip, read_manifest, select, spread
+from whisper_sae_steer.faster import WhisperModel
+from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.find import find_sae
+from whisper_sae_steer.formats import load_sae
+from whisper_sae_steer.pack import save_pack
+from whisper_sae_steer.weights import resolve
+
+
+def main() -> None:
+    """Calibrate and measure; what OUT/own_noise.json holds is not measured again."""
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    own = spread(read_manifest(args.manifest, "calib", NONSPEECH_KINDS, args.source))
+    speech = select(read_manifest(args.manifest, "calib", "speech"), args.per_class)
+    tests = {
+        "own noise": own[max(args.counts) :],
+        "other noise": select(read_manifest(args.manifest, "dev", NONSPEECH_KINDS), args.per_class),
+        "speech": select(read_manifest(args.manifest, "dev", "speech", args.speech), args.per_class),
+    }
+    path = args.out / "own_noise.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in ("unsteered", "shipped", *map(str, args.counts)):
+        if name in found:
+            continue
+        pack: str | Path = "auto"
+        if name.isdigit():
+            pack = _calibrated(args, own[: int(name)], speech)
+        model = WhisperModel(args.model, compute_type=args.compute_type, cpu_threads=args.threads, pack=pack)
+        alpha = 0.0 if name == "unsteered" else 1.0
+        found[name] = {kind: measure(model, clips, alpha) for kind, clips in tests.items()}
+        args.out.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as part:
+            part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for name, at in found.items():
+        print(name, json.dumps(at))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--compute_type", default="int8")
+    parser.add_argument("--source", nargs="+", required=True, help="the noise that is one's own")
+    parser.add_argument("--speech", nargs="+", help="only these sources of dev speech")
+    parser.add_argument("--counts", nargs="+", type=int, default=[10, 30, 100, 300])
+    parser.add_argument("--per_class", type=int, default=8, help="clips a source and class of all else")
+    parser.add_argument("--work", type=Path, help="folder of encoded windows (default: OUT/work)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def _calibrated(args: argparse.Namespace, noise: Sequence[Clip], speech: Sequence[Clip]) -> Path:
+    """The file of a pack for so much noise."""
+    weights = resolve(args.model)
+    config = CalibrationConfig(synthetic=0)
+    work = args.work or args.out / "work"
+    result = calibrate(weights, load_sae(find_sae("auto", weights)), noise, speech, config, work)
+    path = args.out / f"{len(noise)}.safetensors"
+    save_pack(result.pack, path)
+    return path
+
+
+def measure(model: WhisperModel, clips: Sequence[Clip], alpha: float) -> dict[str, Any]:
+    """Text on clips without speech; word errors and lost utterances on speech."""
+    errors: list[metrics.WordErrors] = []
+    texts: list[bool] = []
+    for clip in tqdm(clips, f"α = {alpha:g}"):
+        language = clip.language or None
+        segments, _ = model.transcribe(load_audio(clip.path), language=language, steer_alpha=alpha)
+        text = " ".join(segment.text for segment in segments)
+        texts.append(metrics.has_text(text, clip.language))
+        if clip.kind == "speech" and (found := metrics.word_errors(clip.text, text, clip.language)):
+            errors.append(found)
+    if not errors:
+        return metrics.wilson(sum(texts), len(texts))._asdict()
+    total = metrics.total(errors)
+    return {"n": len(texts), "empty": texts.count(False), "wer": total.rate, "deletions": total.deletions}
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,7 @@ def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
         assert torch.equal(edited[doubtful], h[doubtful])
         assert call.strength is not None
         given["asked"] = call.strength[doubtful].item()
-        with call.decided():
+        with call.steers_in_full():
             steerer(edited)
             assert steerer.in_doubt(call) == [False] * 3
             assert steerer.nobody_speaks(call)[doubtful]
@@ -94,18 +94,13 @@ def test_what_is_written_for_any_noise_is_not_credible():
 
 def test_where_the_gate_leans_to_speech_only_repetition_speaks_against_the_text():
     steerer = Steerer(small_pack(gate_threshold=2.0, gate_ramp=1.5, stock_texts=("thank you",)))
-    above, below = torch.tensor([-3.0, 2.1]), torch.tensor([-3.0, 1.9])
+    call, above, below = Call(1.0, asks_decoder=True), 0, 1
+    call.scores = torch.tensor([[-3.0, 2.1], [-3.0, 1.9]])
     for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Seven.", -1.4, 0.1), Answer("Six.", -0.3, 0.8)):
-        assert steerer.believes(doubtful, above)
-        assert not steerer.believes(doubtful, below)
-    assert not steerer.believes(Answer("No, no, no.", -0.3, 0.1), above)
-    assert steerer.believes(Answer("Seven.", -0.3, 0.1), below)
-
-
-def test_stock_texts_come_back_from_a_pack_file(tmp_path: Path):
-    for texts in ((), ("thank you", "ありがとう")):
-        save_pack(small_pack(stock_texts=texts), tmp_path / "pack.safetensors")
-        assert read_pack(tmp_path / "pack.safetensors").metadata.stock_texts == texts
+        assert steerer.believes(call, above, doubtful)
+        assert not steerer.believes(call, below, doubtful)
+    assert not steerer.believes(call, above, Answer("No, no, no.", -0.3, 0.1))
+    assert steerer.believes(call, below, Answer("Seven.", -0.3, 0.1))
 
 
 # --- real models: a gate that is in doubt about everything ---------------------------------------

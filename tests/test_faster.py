@@ -67,7 +67,7 @@ def steered(name: str, pack: SteeringPack | None = None) -> WhisperModel:
     model.__class__ = WhisperModel
     assert isinstance(model, WhisperModel)
     model.steerer = Steerer(pack or vector_pack(name))
-    model.model = SteeredEncoder(model.model, model.steerer)  # pyright: ignore
+    model.model = SteeredEncoder(model.model, model.steerer, model.hf_tokenizer)  # pyright: ignore
     return model
 
 

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attach import attach
     from .formats import load_sae
     from .openai import load_model
     from .pack import SteeringPack, load_pack
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SAE",
     "SteeringPack",
+    "attach",
     "available_models",
     "from_pretrained",
     "load_model",
@@ -26,6 +28,7 @@ __all__ = [
 _MODULES = {
     "SAE": "sae",
     "SteeringPack": "pack",
+    "attach": "attach",
     "available_models": "weights",
     "from_pretrained": "pretrained",
     "load_model": "openai",

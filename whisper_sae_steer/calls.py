@@ -6,7 +6,7 @@ steered.
 """
 
 import inspect
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -42,11 +42,17 @@ class Call:
         """[B, T] smoothed speech scores of the last encode"""
         self.strength: Tensor | None = None
         """[B, 1 or T] how strongly its frames were edited"""
+        self.encoded: Any = None
+        """the last encode's output, as the back end holds it"""
+        self.asked = False
+        """whether the decoder was asked about the windows in doubt among these"""
+        self.decided: Any = None
+        """the same after that: windows that nobody speaks in are steered"""
         self.plan: Plan | None = None
         """what to do with the window at hand, if it has a gap"""
 
     @contextmanager
-    def decided(self) -> Generator[None]:
+    def steers_in_full(self) -> Generator[None]:
         """Inside the block windows in doubt are steered in full: the decoder was asked, and heard nobody."""
         asking, self.share_in_doubt = self.share_in_doubt, 1.0
         try:
@@ -67,14 +73,32 @@ class Steerer:
         call = current(self)
         if call is None or call.alpha == 0:
             return
+        call.scores, call.strength = self._place(h).apply_(h, call.alpha, call.share_in_doubt)
+        call.asked = False
+
+    def _place(self, h: Tensor) -> Steering:
+        """The pack on the device and in the dtype of frames."""
         key = (h.device, h.dtype)
         if key not in self._placed:
             self._placed[key] = Steering(self.pack, h.device, h.dtype)
-        call.scores, call.strength = self._placed[key].apply_(h, call.alpha, call.share_in_doubt)
+        return self._placed[key]
 
-    def hook(self, _module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Forward hook; a method, so that a copied or pickled model hooks its own steerer."""
-        self(output)
+    def steer_in_full(self, call: Call, rows: Sequence[int], h: Tensor) -> Tensor:
+        """Edit windows in doubt after all, in place [R, 1500, d]: the decoder heard nobody."""
+        assert call.strength is not None
+        call.strength[list(rows)] = self._place(h).apply_(h, call.alpha, 1.0).strength
+        return h
+
+    def hook(self, _module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Any) -> None:
+        """Forward hook; a method, so that a copied or pickled model hooks its own steerer.
+
+        The output is frames, or, in transformers, a tuple or ModelOutput that begins with them.
+        """
+        self(output if isinstance(output, Tensor) else output[0])
+
+    def standing(self) -> Call | None:
+        """The call of a thread that is in none; see ``standing.py``."""
+        return None
 
     def nobody_speaks(self, call: Call) -> list[bool]:
         """Whether the gate is fully open, for each window of the call's last encode."""
@@ -86,16 +110,17 @@ class Steerer:
     def in_doubt(self, call: Call) -> list[bool]:
         """Whether the decoder is to be asked, for each window of the call's last encode."""
         assert call.scores is not None
-        if call.share_in_doubt != 0:
+        if call.share_in_doubt != 0 or call.asked:
             return [False] * len(call.scores)
         return in_doubt(call.scores, self.pack.metadata).tolist()
 
-    def believes(self, answer: Answer, scores: Tensor) -> bool:
-        """Whether the decoder's answer about a window in doubt, with scores [T], stays.
+    def believes(self, call: Call, row: int, answer: Answer) -> bool:
+        """Whether the decoder's answer about a window of the last encode, one in doubt, stays.
 
         Where the gate leans to speech, only repetition speaks against it.
         """
-        leans_to_speech = bool(scores.amax() >= self.pack.metadata.gate_threshold)
+        assert call.scores is not None
+        leans_to_speech = bool(call.scores[row].amax() >= self.pack.metadata.gate_threshold)
         return answer.is_varied() and (leans_to_speech or answer.is_likely(self.pack.metadata.stock_texts))
 
     def labels(self, scores: Tensor, start: float, end: float) -> Labels:
@@ -108,7 +133,8 @@ _calls: ContextVar[Mapping[Steerer | None, Call | None]] = ContextVar("steering_
 
 def current(steerer: Steerer | None) -> Call | None:
     """The call that this thread is in on the steerer's model, if any."""
-    return _calls.get({}).get(steerer)
+    calls = _calls.get({})
+    return calls[steerer] if steerer in calls else steerer.standing() if steerer else None
 
 
 @contextmanager

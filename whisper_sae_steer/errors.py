@@ -29,5 +29,9 @@ class ManifestError(SteerError, ValueError):
     """A manifest or folder of clips that can't be used."""
 
 
+class AttachError(SteerError, TypeError):
+    """A model that can't be attached to."""
+
+
 class AlphaError(SteerError, ValueError):
     """A steering strength that is no finite number."""

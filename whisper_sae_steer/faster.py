@@ -3,16 +3,16 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import ctranslate2
 import faster_whisper
 import numpy as np
 import torch
-from ctranslate2 import StorageView
+from ctranslate2 import DataType, StorageView
 from faster_whisper import transcribe as fw
+from tokenizers import Tokenizer
 
 from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of, within
@@ -23,6 +23,8 @@ from .seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, s
 from .steering import Labels, check_alpha
 from .weights import resolve
 
+NO_SPEECH_THRESHOLD = 0.6
+"""both libraries' default"""
 FRAME_SECONDS = 0.01
 """one mel frame, the unit of a segment's ``seek``"""
 
@@ -36,10 +38,11 @@ class Segment(fw.Segment):
 
 
 class Decoded(NamedTuple):
-    """What ``transcribe`` reads of a ``ctranslate2.models.WhisperGenerationResult``."""
+    """What is read of a ``ctranslate2.models.WhisperGenerationResult``."""
 
     sequences_ids: list[list[int]]
     no_speech_prob: float
+    scores: tuple[float, ...] = (0.0,)
 
 
 class SteeredEncoder:
@@ -48,9 +51,10 @@ class SteeredEncoder:
     Whatever takes features encodes raw mel itself, out of sight; so mel is encoded here first.
     """
 
-    def __init__(self, inner: Any, steerer: Steerer):
+    def __init__(self, inner: Any, steerer: Steerer, tokenizer: Tokenizer):
         self._inner = inner
         self._steerer = steerer
+        self._tokenizer = tokenizer
 
     def __getattr__(self, name: str) -> Any:
         if name == "_inner":  # asked for by copy and pickle before there is one
@@ -59,30 +63,28 @@ class SteeredEncoder:
 
     def encode(self, features: StorageView, to_cpu: bool = False) -> StorageView:
         output = self._inner.encode(features, to_cpu=to_cpu)
-        return output if current(self._steerer) is None else steer_storage(output, self._steerer)
+        call = current(self._steerer)
+        if call is not None:
+            output = call.encoded = call.decided = steer_storage(output, self._steerer)
+        return output
 
     def generate(self, features: StorageView, prompts: Any, **kwargs: Any) -> Any:
         features = self._encoded(features)
         call = current(self._steerer)
-        scores = None if call is None else call.scores
-        if scores is None or len(scores) != len(prompts) or not kwargs.get("suppress_blank", True):
+        if call is None or call.strength is None or features is not call.encoded:
             return self._inner.generate(features, prompts, **kwargs)
-        assert call is not None
-        # where nobody speaks an empty transcript is right: without timestamps the option forbids it
+        results = self._ask(call, prompts, kwargs)
         silent = self._steerer.nobody_speaks(call)
-        results: list[Any] = [None] * len(silent)
-        for blank in set(silent):
-            rows = [row for row, value in enumerate(silent) if value == blank]
-            part = features if len(rows) == len(silent) else _rows(features, rows)
-            chosen = [prompts[row] for row in rows]
-            options = {**kwargs, "suppress_blank": not blank}
-            answers = self._inner.generate(part, chosen, **options)
-            for row, answer in zip(rows, answers, strict=True):
-                results[row] = answer
-        return results
+        rows = [row for row in range(len(prompts)) if row not in results]
+        results |= self._generate(call.decided, [row for row in rows if not silent[row]], prompts, kwargs)
+        results |= self._generate_silent(call.decided, [row for row in rows if silent[row]], prompts, kwargs)
+        return [results[row] for row in range(len(prompts))]
 
     def align(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
-        return self._inner.align(self._encoded(features), *args, **kwargs)
+        features, call = self._encoded(features), current(self._steerer)
+        if call is not None and features is call.encoded:
+            features = call.decided
+        return self._inner.align(features, *args, **kwargs)
 
     def detect_language(self, features: StorageView) -> Any:
         return self._inner.detect_language(self._encoded(features))
@@ -93,29 +95,77 @@ class SteeredEncoder:
         # of several GPUs, who knows which one takes the next job
         return self.encode(features, to_cpu=len(self._inner.device_index) > 1)
 
+    def _ask(self, call: Call, prompts: Any, kwargs: dict[str, Any]) -> dict[int, Any]:
+        """Decode windows in doubt as they are, once: the results believed, by row. Others get steered."""
+        rows = [row for row, in_doubt in enumerate(self._steerer.in_doubt(call)) if in_doubt]
+        options = {**kwargs, "return_scores": True, "return_no_speech_prob": True}
+        results = self._generate(call.encoded, rows, prompts, options)
+        answers = {row: self._answer(results[row], kwargs.get("length_penalty", 1)) for row in rows}
+        refused = [row for row in rows if not self._steerer.believes(call, row, answers[row])]
+        call.asked = True
+        if refused:
+            frames = _tensor(call.encoded).clone()
+            frames[refused] = self._steerer.steer_in_full(call, refused, frames[refused])
+            call.decided = _storage(frames, call.encoded.dtype)
+        return {row: results[row] for row in rows if row not in refused}
 
-def _rows(view: StorageView, rows: list[int]) -> StorageView:
-    """Some windows of a batch [B, 1500, d]."""
-    if view.device == "cuda":
-        device = torch.device("cuda", view.device_index)
-        return StorageView.from_array(torch.as_tensor(view, device=device)[rows].contiguous())
-    dtype = view.dtype
-    whole = view.to(ctranslate2.DataType.float32) if dtype == ctranslate2.DataType.bfloat16 else view
-    return StorageView.from_array(np.ascontiguousarray(np.asarray(whole)[rows])).to(dtype)
+    def _answer(self, result: Any, length_penalty: float) -> Answer:
+        tokens = result.sequences_ids[0]
+        logprob = result.scores[0] * len(tokens) ** length_penalty / (len(tokens) + 1)
+        end_of_text = self._tokenizer.token_to_id("<|endoftext|>")
+        text = self._tokenizer.decode([token for token in tokens if token < end_of_text])
+        return Answer(text, logprob, result.no_speech_prob)
+
+    def _generate_silent(
+        self, features: StorageView, rows: list[int], prompts: Any, kwargs: dict[str, Any]
+    ) -> dict[int, Any]:
+        """Where nobody speaks an empty transcript is right: without timestamps ``suppress_blank`` forbids it.
+
+        A caller that doesn't ask for no_speech_prob has no rule of its own for it: Whisper's is applied.
+        """
+        options = {**kwargs, "suppress_blank": False, "return_no_speech_prob": True}
+        results = self._generate(features, rows, prompts, options)
+        if not kwargs.get("return_no_speech_prob"):
+            for row, result in results.items():
+                if result.no_speech_prob > NO_SPEECH_THRESHOLD:
+                    results[row] = Decoded([[]], result.no_speech_prob)
+        return results
+
+    def _generate(
+        self, features: StorageView, rows: list[int], prompts: Any, options: dict[str, Any]
+    ) -> dict[int, Any]:
+        """Results of some windows of a batch, by row."""
+        if not rows:
+            return {}
+        if len(rows) < len(prompts):
+            features = _storage(_tensor(features)[rows], features.dtype)
+        answers = self._inner.generate(features, [prompts[row] for row in rows], **options)
+        return dict(zip(rows, answers, strict=True))
 
 
 def steer_storage(output: StorageView, steerer: Steerer) -> StorageView:
     """Steer CTranslate2's encoder output, in its own memory unless that is bfloat16."""
-    dtype = output.dtype
-    if dtype == ctranslate2.DataType.bfloat16:  # has no array interface; float32 holds it exactly
-        output = output.to(ctranslate2.DataType.float32)
-    if output.device == "cuda":
-        device = torch.device("cuda", output.device_index)  # any other would be a copy
-        steerer(torch.as_tensor(output, device=device))
-        torch.cuda.synchronize(device)  # generate() runs on CTranslate2's own stream
-    else:
-        steerer(torch.from_numpy(np.asarray(output)))
-    return output if output.dtype == dtype else output.to(dtype)
+    frames = _tensor(output)
+    steerer(frames)
+    if frames.is_cuda:
+        torch.cuda.synchronize(frames.device)  # generate() runs on CTranslate2's own stream
+    return _storage(frames, output.dtype) if output.dtype == DataType.bfloat16 else output
+
+
+def _tensor(view: StorageView) -> torch.Tensor:
+    """Frames in CTranslate2's own memory; of bfloat16, which has no array interface, a float32 copy."""
+    if view.dtype == DataType.bfloat16:
+        view = view.to(DataType.float32)
+    if view.device == "cuda":
+        return torch.as_tensor(view, device=torch.device("cuda", view.device_index))  # any other would copy
+    return torch.from_numpy(np.asarray(view))
+
+
+def _storage(frames: torch.Tensor, dtype: DataType) -> StorageView:
+    """The way back."""
+    frames = frames.contiguous()
+    view = StorageView.from_array(frames if frames.is_cuda else frames.numpy())
+    return view if view.dtype == dtype else view.to(dtype)
 
 
 class WhisperModel(faster_whisper.WhisperModel):
@@ -153,7 +203,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         )  # fmt: skip
         self.steerer = Steerer(loaded) if loaded is not None else None
         if self.steerer is not None:
-            self.model = SteeredEncoder(self.model, self.steerer)
+            self.model = SteeredEncoder(self.model, self.steerer, self.hf_tokenizer)
 
     @shows_options_of(faster_whisper.WhisperModel.transcribe)
     def transcribe(
@@ -176,7 +226,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         alpha = check_alpha(steer_alpha)
         samples = load_audio(audio)
         steered = alpha != 0 and self.steerer is not None
-        call = _SequentialCall(alpha, steer_language_detection, skip_gaps, asks_decoder=True)
+        call = Call(alpha, steer_language_detection, skip_gaps, asks_decoder=True)
         with active(self.steerer, call if steered else None):
             return super().transcribe(samples, *args, **options)
 
@@ -184,10 +234,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         """faster-whisper's; a window with a gap is encoded again without it."""
         encoded = super().encode(features)
         call = current(self.steerer)
-        if not isinstance(call, _SequentialCall):
-            return encoded
-        call.features = features
-        if not call.skip_gaps:
+        if call is None or not call.skip_gaps or features.ndim > 2:
             return encoded
         assert self.steerer is not None
         assert call.scores is not None
@@ -195,46 +242,29 @@ class WhisperModel(faster_whisper.WhisperModel):
         call.plan = plan_window(scores, content_of(features), self.steerer.pack.metadata)
         if call.plan is None or call.plan.start:
             return encoded
-        call.features = features.copy()
-        call.features[:, MEL_FRAMES * call.plan.end :] = 0  # as the library pads what ends here
-        return super().encode(call.features)
+        cut = features.copy()
+        cut[:, MEL_FRAMES * call.plan.end :] = 0  # as the library pads what ends here
+        return super().encode(cut)
 
     def generate_with_fallback(
         self, encoder_output: StorageView, prompt: list[int], tokenizer: Any, options: Any
     ) -> tuple[Any, float, float, float]:
         """faster-whisper's; where the window has a gap, its tokens then lead to the end of that."""
         call = current(self.steerer)
-        if not isinstance(call, _SequentialCall):
-            return super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
-        plan, begin = call.plan, tokenizer.timestamp_begin
+        plan = call.plan if call else None
         if plan is None:
-            return self._generate(call, encoder_output, prompt, tokenizer, options)
+            return super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
+        begin = tokenizer.timestamp_begin
         if plan.start:
             target = begin + plan.start
             return Decoded([[target, target]], 0.0), 0.0, 0.0, 0.0
-        result, logprob, temperature, compression = self._generate(
-            call, encoder_output, prompt, tokenizer, options
+        result, logprob, temperature, compression = super().generate_with_fallback(
+            encoder_output, prompt, tokenizer, options
         )
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
         if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
             tokens, silence = [], 0.0  # or the whole window would be skipped
         return Decoded([seek_to(tokens, plan, begin)], silence), logprob, temperature, compression
-
-    def _generate(
-        self, call: "_SequentialCall", encoded: StorageView, prompt: list[int], tokenizer: Any, options: Any
-    ) -> tuple[Any, float, float, float]:
-        """faster-whisper's; a window in doubt is decoded as it is, and steered if that isn't credible."""
-        generate = super().generate_with_fallback
-        assert self.steerer is not None
-        if self.steerer.in_doubt(call) == [True]:
-            assert call.scores is not None
-            once = replace(options, temperatures=options.temperatures[:1])
-            result, logprob, *_ = generate(encoded, prompt, tokenizer, once)
-            text = tokenizer.decode(result.sequences_ids[0])
-            if not self.steerer.believes(Answer(text, logprob, result.no_speech_prob), call.scores[0]):
-                with call.decided():
-                    encoded = super().encode(call.features)
-        return generate(encoded, prompt, tokenizer, options)
 
     def add_word_timestamps(self, segments: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
         """faster-whisper's; a seek to the end of a gap stays."""
@@ -302,35 +332,11 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
             return super().transcribe(samples, *args, **options)
 
     def generate_segment_batched(self, features: Any, tokenizer: Any, options: Any) -> tuple[Any, list[Any]]:
-        """faster-whisper's; what is in doubt and not credible is steered and decoded again."""
-        call = current(self.model.steerer)
-        if call is None:
-            return super().generate_segment_batched(features, tokenizer, options)
-        encoded, outputs = self._generate(call, features, tokenizer, options)
-        assert self.model.steerer is not None
-        assert call.scores is not None
-        scores, in_doubt = call.scores, self.model.steerer.in_doubt(call)
-        answers = [
-            Answer(tokenizer.decode(output["tokens"]), output["avg_logprob"], output["no_speech_prob"])
-            for output in outputs
-        ]
-        rows = [
-            row for row, answer in enumerate(answers)
-            if in_doubt[row] and not self.model.steerer.believes(answer, scores[row])
-        ]  # fmt: skip
-        if rows:
-            with call.decided():
-                _, again = self._generate(call, features[rows], tokenizer, options)
-            for row, output in zip(rows, again, strict=True):
-                outputs[row] = output
-            call.scores = scores  # the labels are those of the whole batch
-        return encoded, outputs
-
-    def _generate(self, call: Call, features: Any, tokenizer: Any, options: Any) -> tuple[Any, list[Any]]:
         """faster-whisper's; where nobody speaks, ``no_speech_threshold`` counts here too."""
         encoded, outputs = super().generate_segment_batched(features, tokenizer, options)
-        assert self.model.steerer is not None
-        if options.no_speech_threshold is not None:
+        call = current(self.model.steerer)
+        if call is not None and options.no_speech_threshold is not None:
+            assert self.model.steerer is not None
             for output, silent in zip(outputs, self.model.steerer.nobody_speaks(call), strict=True):
                 if silent and output["no_speech_prob"] > options.no_speech_threshold:
                     output["tokens"] = []
@@ -355,12 +361,6 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
     def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[Segment]:
         for segment in segments:
             yield Segment(**vars(segment), **call.labels.popleft()._asdict())
-
-
-class _SequentialCall(Call):
-    """Also keeps the features of the window at hand."""
-
-    features: np.ndarray
 
 
 class _BatchedCall(Call):

@@ -130,8 +130,8 @@ class SteeredWhisper(Whisper):
         if window.in_doubt:
             call.window = window = window._replace(in_doubt=False)
             answer = Answer(result.text, result.avg_logprob, result.no_speech_prob)
-            if not self.steerer.believes(answer, window.scores):
-                with call.decided():
+            if not self.steerer.believes(call, 0, answer):
+                with call.steers_in_full():
                     call.window = window = self._encode(call, window)
                 result = self._decode_window(call, window, options, **kwargs)
         call.windows[_key(vars(result))] = window

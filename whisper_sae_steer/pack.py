@@ -93,6 +93,8 @@ class SteeringPack(NamedTuple):
     """[F, d] unit decoder directions"""
     coefficients: Tensor
     """[F] signed size of each direction at α · alpha_unit = 1"""
+    probe: Tensor | None = None
+    """[d] mean frame of an empty window (mel all 0): tells the weights of a model that has no file"""
     path: Path | None = None
 
 
@@ -134,7 +136,7 @@ def read_pack(path: Path) -> SteeringPack:
     }
     return SteeringPack(
         PackMetadata(**known), features["gate"], tensors["gate_weight"], tensors["gate_bias"],
-        features["steer"], tensors["directions"], tensors["coefficients"], path,
+        features["steer"], tensors["directions"], tensors["coefficients"], tensors.get("probe"), path,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from .weights import Weights
 FRAMES = 1500
 """encoder frames of 20 ms in a window of 30 s"""
 WINDOW_SAMPLES = 480_000
+MEL_FRAMES = 3000
 SAMPLES_PER_FRAME = 320
 
 
@@ -64,6 +65,7 @@ class WindowEncoder:
                     raise PackError(f"tap {tap} does not exist: {weights.name} has blocks 0 to {layers - 1}")
             self._torch = model.encoder.to(self.device)
             n_mels = model.dims.n_mels
+        self._n_mels = n_mels
         self._features = FeatureExtractor(feature_size=n_mels)
 
     def mel(self, audio: np.ndarray) -> np.ndarray:
@@ -73,7 +75,9 @@ class WindowEncoder:
 
     def at_all(self, windows: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """[B] windows of float32 audio at 16 kHz → tap: activations [B, 1500, d] float32 on the device."""
-        mels = np.stack([self.mel(audio) for audio in windows])
+        return self._at_all(np.stack([self.mel(audio) for audio in windows]))
+
+    def _at_all(self, mels: np.ndarray) -> dict[str, Tensor]:
         if self._torch is None:
             assert self._ct2 is not None
             output = self._ct2.encode(ctranslate2.StorageView.from_array(mels), to_cpu=True)
@@ -82,6 +86,11 @@ class WindowEncoder:
         with recorded(sites) as seen, torch.no_grad():
             self._torch(torch.from_numpy(mels).to(self.device))
         return seen
+
+    def probe(self) -> Tensor:
+        """Mean frame [d] of a window whose mel is all 0: tells weights apart, in whatever format."""
+        mels = np.zeros((1, self._n_mels, MEL_FRAMES), dtype=np.float32)
+        return self._at_all(mels)[self.taps[0]][0].mean(0)
 
     def __call__(self, windows: Sequence[np.ndarray]) -> Tensor:
         """As :meth:`at_all`, of the first tap."""

@@ -109,6 +109,7 @@ def calibrate(
     _claim(work, weights)
     encoder = WindowEncoder(weights, sae.config.tap)
     windows = encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work)
+    probe = encoder.probe()
     del encoder
     fitted = [w for w in windows if not w.held_back]
     held = [w for w in windows if w.held_back]
@@ -130,7 +131,7 @@ def calibrate(
     edit = build_edit(config.strategy, config.selection, Evidence(sae, objective, sample, fitted))
     pack = SteeringPack(
         metadata, gate.features, gate.weight, gate.bias, edit.features, edit.directions,
-        edit.coefficients,
+        edit.coefficients, probe,
     )  # fmt: skip
     judge = Judge(plain_model(str(weights.ct2_dir)), _judged(held), work / "decoded.json")
     tqdm.write("searching the strength")

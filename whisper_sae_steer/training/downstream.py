@@ -97,8 +97,8 @@ class BlockSplicedEncoder(SteeredEncoder):
     Outside one CTranslate2 encodes as ever: the untouched model is the library's own.
     """
 
-    def __init__(self, inner: Any, encoder: AudioEncoder, splice: Splice, block: int):
-        super().__init__(inner, splice)
+    def __init__(self, model: Any, encoder: AudioEncoder, splice: Splice, block: int):
+        super().__init__(model.model, splice, model.hf_tokenizer)
         self._encoder = encoder
         encoder.get_submodule(f"blocks.{block}").register_forward_hook(splice.hook)
 
@@ -131,7 +131,7 @@ class SplicedBackend:
                 f"the SAE takes frames of width {sae.config.d_in}, but {weights.name} has {width}"
             )
         self.splice = Splice(copy.deepcopy(sae).to(model.model.device))
-        model.model = _stand_in(model.model, weights, self.splice)
+        model.model = _stand_in(model, weights, self.splice)
         self.model_name = weights.name
         self.pack: str | None = f"sae {_digest(sae)}"
         self._plain = FasterBackend(model, weights.name, COMPUTE_TYPE)
@@ -199,12 +199,12 @@ def _stand_in(model: Any, weights: Weights, splice: Splice) -> SteeredEncoder:
     tap = splice.sae.config.tap
     block = block_index(tap)
     if block is None:
-        return SteeredEncoder(model, splice)
+        return SteeredEncoder(model.model, splice, model.hf_tokenizer)
     whisper = load_torch(weights)
     if block >= whisper.dims.n_audio_layer:
         last = whisper.dims.n_audio_layer - 1
         raise SAEFormatError(f"the SAE reads {tap}, but {weights.name} has blocks 0 to {last}")
-    return BlockSplicedEncoder(model, whisper.encoder.to(model.device), splice, block)
+    return BlockSplicedEncoder(model, whisper.encoder.to(model.model.device), splice, block)
 
 
 def _check(sae: SAE, weights: Weights) -> None:

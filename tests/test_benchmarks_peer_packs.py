@@ -1,6 +1,5 @@
 """Packs of published recipes: what is steered away from, with which features, and how far."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from calibration_parts import random_sae, window
 from real_models import weights
+from scripts import script
 from small_whisper import small_whisper
 from torch import Tensor
 
@@ -20,20 +20,10 @@ from whisper_sae_steer.pack import SteeringPack, read_pack, save_pack
 from whisper_sae_steer.steering import Steering
 
 WIDTH = 16
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "peer_packs.py"
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("peer_packs", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-peer_packs = script()
+peer_packs = script("peer_packs")
 
 
 @pytest.fixture(scope="module")

@@ -1,30 +1,17 @@
 """The risk bench: what counts as made up, and how labels are judged."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from real_models import SAMPLES, truth
+from scripts import script
 
 from whisper_sae_steer.clips import read_folder
 from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.steering import Labels
 
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "risk.py"
-
-
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("risk", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-risk = script()
+risk = script("risk")
 
 
 def marked(positive: bool, speech_prob: float, hallucination_risk: float) -> Any:

@@ -36,14 +36,9 @@ from real_models import (
 
 from whisper_sae_steer import metrics
 from whisper_sae_steer.calls import Call, Steerer, active, current
+from whisper_sae_steer.ctranslate import SteeredEncoder, steer_storage
 from whisper_sae_steer.errors import AlphaError, AudioError, PackError
-from whisper_sae_steer.faster import (
-    BatchedInferencePipeline,
-    Segment,
-    SteeredEncoder,
-    WhisperModel,
-    steer_storage,
-)
+from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel
 from whisper_sae_steer.pack import SteeringPack
 from whisper_sae_steer.steering import Steering
 

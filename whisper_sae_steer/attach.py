@@ -20,8 +20,9 @@ import whisper
 from ctranslate2 import DataType, StorageView
 from torch.utils.hooks import RemovableHandle
 
+from .ctranslate import SteeredEncoder
 from .errors import AttachError, PackError
-from .faster import BatchedInferencePipeline, SteeredEncoder, WhisperModel
+from .faster import BatchedInferencePipeline, WhisperModel
 from .openai import SteeredWhisper
 from .pack import SteeringPack, read_pack, shipped_packs
 from .standing import StandingSteerer, Stats

@@ -28,8 +28,8 @@ from ..bench.runner import Row, run
 from ..calls import Call, Steerer, active, current
 from ..clips import NONSPEECH_KINDS, Clip
 from ..convert import load_torch
+from ..ctranslate import SteeredEncoder
 from ..errors import ManifestError, SAEFormatError
-from ..faster import SteeredEncoder
 from ..greedy import RawWindow
 from ..metrics import Difference, Rate, WordErrors
 from ..sae import SAE

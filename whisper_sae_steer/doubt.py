@@ -19,10 +19,10 @@ from .pack import PackMetadata
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
     """Windows that noise hardly reaches and speech hardly falls to, from smoothed scores [B, T]: [B] bool.
 
-    The ramp is a quarter of the gap between the two, and the threshold its middle (``calibrate/gatefit.py``).
+    The gate's threshold is the middle between the two.
     """
     distance = (scores.amax(dim=1) - metadata.gate_threshold).abs()
-    return (distance < 2 * metadata.gate_ramp) & (metadata.gate == "window")
+    return (distance < metadata.gate_threshold - metadata.highest_noise) & (metadata.gate == "window")
 
 
 class Answer(NamedTuple):

@@ -64,6 +64,12 @@ class PackMetadata:
     """held-back figures at α = 1 with their definitions"""
     created_with: str = ""
 
+    @property
+    def highest_noise(self) -> float:
+        """Smoothed speech score that noise hardly exceeds: a ramp is a quarter of the way from there to
+        speech, and the gate's threshold half of it (``calibrate/gatefit.py``)."""
+        return self.gate_threshold - 2 * self.gate_ramp
+
 
 class Features(NamedTuple):
     """Selected SAE features: a_f(h) = JumpReLU(rows_f · h + bias_f, threshold_f)."""

@@ -41,7 +41,7 @@ def plan_window(scores: NDArray[np.float32], content: int, metadata: PackMetadat
     """
     if metadata.gap_threshold is None:
         return None
-    regions = _speech(scores[:content], metadata.gap_threshold, metadata.gate_threshold - metadata.gate_ramp)
+    regions = _speech(scores[:content], metadata.gap_threshold, metadata.highest_noise)
     if not regions:
         return None
     start, end = regions[0]
@@ -98,7 +98,10 @@ class SilenceRule(NamedTuple):
 
 
 def _speech(scores: NDArray[np.float32], low: float, peak: float) -> list[tuple[int, int]]:
-    """Stretches above ``low`` at least MIN_GAP apart; one that stays under ``peak`` is no speech."""
+    """Stretches above ``low`` at least MIN_GAP apart; one that stays under ``peak`` is no speech.
+
+    Words buried in noise rise little above that peak: a stretch in doubt is no gap.
+    """
     edges = np.flatnonzero(np.diff(scores > low, prepend=False, append=False))
     regions: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():

@@ -3,8 +3,9 @@
     python benchmarks/risk.py MANIFEST --split dev --model base --out risk-base
 
 By clip: the scores of its windows, clips of speech against clips without. By segment: what the unsteered
-model writes for speech; a segment of which the reference has no word was made up. The reliability
-table says how often clips of a given risk are without speech.
+model writes for speech; a segment was made up if no word of it is right and most have no counterpart in the
+reference, else it was said, or misheard. The reliability tables say how often clips and segments of a given
+risk are without speech.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def _label(encoder: WindowEncoder, steering: Steering, window: NDArray[np.float3
 
 
 def mark_segments(model: WhisperModel, clip: Clip) -> Iterator[Marked]:
-    """Segments of the unsteered transcript: those of which the reference has no word were made up."""
+    """Segments of the unsteered transcript, said or made up."""
     language = clip.language or "en"
     segments: list[Any] = list(
         model.transcribe(load_audio(clip.path), language=language, steer_alpha=UNNOTICEABLE, skip_gaps=False)[
@@ -99,11 +100,12 @@ def mark_segments(model: WhisperModel, clip: Clip) -> Iterator[Marked]:
     )
     written = [metrics.normalise(segment.text, language).split() for segment in segments]
     truth = metrics.normalise(clip.text.replace("|", " "), language).split()
-    _, right, _ = align(truth, [word for words in written for word in words])
+    _, right, inserted = align(truth, [word for words in written for word in words])
     edges = np.cumsum([0, *map(len, written)]).tolist()
     for segment, (start, end) in zip(segments, pairwise(edges), strict=True):
         if end > start:
-            said = bool(right.intersection(range(start, end)))
+            places = range(start, end)
+            said = bool(right.intersection(places)) or 2 * len(inserted.intersection(places)) <= len(places)
             labels = Labels(segment.speech_prob, segment.hallucination_risk)
             yield Marked(f"{clip.key} {segment.start:.1f} {segment.text.strip()}", said, labels)
 

@@ -13,7 +13,7 @@ from small_pack import WIDTH, small_pack
 
 from whisper_sae_steer import load_model, metrics
 from whisper_sae_steer.calls import Call, Steerer, active
-from whisper_sae_steer.doubt import Answer, in_doubt, stock_texts
+from whisper_sae_steer.doubt import BRIEF, Answer, in_doubt, stock_texts
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
 from whisper_sae_steer.pack import read_pack, save_pack, shipped_packs
 from whisper_sae_steer.steering import Steering
@@ -24,6 +24,15 @@ def test_doubt_lies_between_the_highest_noise_and_the_lowest_speech():
     scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [2.0, -9.0], [4.9, -9.0], [5.0, 5.0]])
     assert in_doubt(scores, metadata).tolist() == [False, True, True, True, False]
     assert not in_doubt(torch.full((2, 3), float("nan")), metadata).any()
+
+
+@pytest.mark.parametrize(("level", "doubtful"), [(2.5, [True, False]), (1.5, [True, True])])
+def test_above_the_threshold_only_what_is_brief_is_in_doubt(level: float, doubtful: list[bool]):
+    metadata = small_pack(gate_threshold=2.0, gate_ramp=1.5).metadata
+    scores = torch.full((2, 1500), -9.0)
+    scores[0, 200 : 200 + BRIEF - 1] = level
+    scores[1, 200 : 200 + BRIEF] = level
+    assert in_doubt(scores, metadata).tolist() == doubtful
 
 
 @pytest.mark.parametrize("gate", ["frame", "none"])

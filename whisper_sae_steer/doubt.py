@@ -15,14 +15,21 @@ from whisper.utils import compression_ratio
 
 from .pack import PackMetadata
 
+BRIEF = 100
+"""frames (2 s)"""
+
 
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
     """Windows that noise hardly reaches and speech hardly falls to, from smoothed scores [B, T]: [B] bool.
 
-    The gate's threshold is the middle between the two.
+    The gate's threshold is the middle between the two. Above it only brief sounds are in doubt: a bark is
+    over in a second, words buried in noise go on.
     """
-    distance = (scores.amax(dim=1) - metadata.gate_threshold).abs()
-    return (distance < metadata.gate_threshold - metadata.highest_noise) & (metadata.gate == "window")
+    highest = scores.amax(dim=1)
+    distance = highest - metadata.gate_threshold
+    between = distance.abs() < metadata.gate_threshold - metadata.highest_noise
+    brief = (scores > metadata.highest_noise).sum(dim=1) < BRIEF
+    return between & ((distance < 0) | brief) & (metadata.gate == "window")
 
 
 class Answer(NamedTuple):

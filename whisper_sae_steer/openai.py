@@ -105,7 +105,7 @@ class SteeredWhisper(Whisper):
         with active(self.steerer, call):
             result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
         if call.alpha and self.steerer is not None:
-            result["segments"] = _without_seeks(result["segments"], call)
+            result["segments"] = _without_empty(result["segments"], call)
             for segment in result["segments"]:
                 segment.update(self._labels(segment, call)._asdict())
         return result
@@ -249,9 +249,13 @@ _transcribe = FunctionType(
 _transcribe.__kwdefaults__ = whisper.transcribe.__kwdefaults__
 
 
-def _without_seeks(segments: list[dict[str, Any]], call: _TorchCall) -> list[dict[str, Any]]:
-    """Leave out the empty segments that only moved on to the end of a gap."""
-    kept = [s for s in segments if s["tokens"] or call.windows[_key(s)].plan is None]
+def _without_empty(segments: list[dict[str, Any]], call: _TorchCall) -> list[dict[str, Any]]:
+    """Leave out the empty segments of silent windows, and those that only moved on to the end of a gap."""
+
+    def is_ours(window: _Window) -> bool:
+        return window.silent or window.plan is not None
+
+    kept = [s for s in segments if s["tokens"] or not is_ours(call.windows[_key(s)])]
     return [{**segment, "id": number} for number, segment in enumerate(kept)]
 
 

@@ -27,7 +27,7 @@ from .openai import SteeredWhisper
 from .pack import SteeringPack, read_pack, shipped_packs
 from .standing import StandingSteerer, Stats
 from .steering import check_alpha
-from .taps import block_index
+from .taps import block_index, empty_mel
 from .transformers import BlankWhereSilent, encoder_state, is_transformers
 from .weights import fingerprint
 
@@ -179,7 +179,7 @@ def _attach_openai(model: whisper.Whisper, pack: str | Path, alpha: float) -> Ha
 
 
 def _attach_faster(model: faster_whisper.WhisperModel, pack: str | Path, alpha: float) -> Handle:
-    mel = StorageView.from_array(np.zeros((1, model.model.n_mels, 3000), dtype=np.float32))
+    mel = StorageView.from_array(empty_mel(model.model.n_mels))
     frames = np.asarray(model.model.encode(mel, to_cpu=True).to(DataType.float32))[0]
     probe = frames.mean(axis=0)
 

@@ -51,6 +51,10 @@ class Call:
         self.plan: Plan | None = None
         """what to do with the window at hand, if it has a gap"""
 
+    def for_language(self) -> "Call | None":
+        """The call to detect the language in: it leaves the windows of this one alone."""
+        return Call(self.alpha) if self.steer_language_detection else None
+
     @contextmanager
     def steers_in_full(self) -> Generator[None]:
         """Inside the block windows in doubt are steered in full: the decoder was asked, and heard nobody."""

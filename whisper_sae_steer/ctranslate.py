@@ -9,9 +9,7 @@ from tokenizers import Tokenizer
 
 from .calls import Call, Steerer, current
 from .doubt import Answer
-
-NO_SPEECH_THRESHOLD = 0.6
-"""both libraries' default"""
+from .seek import NO_SPEECH_THRESHOLD
 
 
 class Decoded(NamedTuple):

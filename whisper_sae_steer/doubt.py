@@ -14,6 +14,7 @@ from torch import Tensor
 from whisper.utils import compression_ratio
 
 from .pack import PackMetadata
+from .seek import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD
 
 BRIEF = 100
 """frames (2 s)"""
@@ -49,7 +50,7 @@ class Answer(NamedTuple):
 
     def is_likely(self, stock_texts: Collection[str]) -> bool:
         """By each of Whisper's own bounds, and no text that the model writes for any noise."""
-        likely = self.avg_logprob > -1.0 and self.no_speech_prob < 0.6
+        likely = self.avg_logprob > LOGPROB_THRESHOLD and self.no_speech_prob < NO_SPEECH_THRESHOLD
         return likely and " ".join(words_of(self.text)) not in stock_texts
 
 

@@ -148,9 +148,7 @@ class WhisperModel(faster_whisper.WhisperModel):
     def detect_language(self, *args: Any, **kwargs: Any) -> tuple[str, float, Any]:
         """faster-whisper's; steered inside a call unless that switched it off."""
         call = current(self.steerer)
-        if call is not None:
-            call = Call(call.alpha) if call.steer_language_detection else None
-        with active(self.steerer, call):
+        with active(self.steerer, call.for_language() if call else None):
             return super().detect_language(*args, **kwargs)
 
     @contextmanager

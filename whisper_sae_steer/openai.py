@@ -186,9 +186,7 @@ class SteeredWhisper(Whisper):
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; steered inside a call unless it switched that off."""
         call = current(self.steerer)
-        if call is not None:
-            call = Call(call.alpha) if call.steer_language_detection else None
-        with active(self.steerer, call):
+        with active(self.steerer, call.for_language() if call else None):
             return whisper.detect_language(self, mel, tokenizer)
 
     @contextmanager

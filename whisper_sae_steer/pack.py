@@ -135,7 +135,8 @@ def read_pack(path: Path) -> SteeringPack:
     saved = json.loads(header["metadata"])
     known = {f.name: saved[f.name] for f in fields(PackMetadata) if f.name in saved}
     for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
-        known[name] = tuple(known.get(name, ()))
+        if name in known:
+            known[name] = tuple(known[name])
     features = {
         side: Features(*(tensors[f"{side}.{part}"] for part in Features._fields))
         for side in ("gate", "steer")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from .pack import PackMetadata
 
+NO_SPEECH_THRESHOLD, LOGPROB_THRESHOLD = 0.6, -1.0
+"""both libraries' defaults"""
 MIN_GAP = 150
 """frames (3 s) without speech that make a gap"""
 MEL_FRAMES = 2
@@ -87,8 +89,8 @@ def hold_seek(segments: Sequence[dict[str, Any]], plan: Plan, timestamp_begin: i
 class SilenceRule(NamedTuple):
     """Whisper's own: skip a window that is probably silent, unless its text is likely."""
 
-    no_speech_threshold: float | None = 0.6
-    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = NO_SPEECH_THRESHOLD
+    logprob_threshold: float | None = LOGPROB_THRESHOLD
 
     def __call__(self, no_speech_prob: float, avg_logprob: float) -> bool:
         """Whether the window is skipped."""

@@ -1,8 +1,10 @@
 """Steering outside of calls: what an attached model does until it is told otherwise."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .calls import Call, Steerer, current
@@ -30,7 +32,8 @@ class StandingSteerer(Steerer):
         self._asks_decoder = asks_decoder
         self._here, self._lock = threading.local(), threading.Lock()
         self._windows = 0
-        self._steered: Tensor | int = 0
+        self._steered: dict[torch.device, Tensor] = {}
+        """a count on each device: bringing one over would wait for it"""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"pack": self.pack, "alpha": self.alpha, "asks_decoder": self._asks_decoder}
@@ -52,17 +55,20 @@ class StandingSteerer(Steerer):
         if call is not None and call.strength is not None:
             self._count(len(call.strength), call.strength)
 
-    def steer_in_full(self, call: Call, rows: Any, h: Tensor) -> Tensor:
-        self._count(0, h.new_ones(len(rows), 1))
-        return super().steer_in_full(call, rows, h)
+    def steer_in_full(self, call: Call, rows: Sequence[int], h: Tensor) -> Tensor:
+        h = super().steer_in_full(call, rows, h)
+        assert call.strength is not None
+        self._count(0, call.strength[list(rows)])
+        return h
 
     def _count(self, windows: int, strength: Tensor) -> None:
         """Nothing waits for a GPU here."""
+        steered = (strength != 0).any(1).sum()
         with self._lock:
             self._windows += windows
-            self._steered = (strength != 0).any(1).sum().to("cpu", non_blocking=True) + self._steered
+            self._steered[steered.device] = self._steered.get(steered.device, 0) + steered
 
     def stats(self) -> Stats:
         """Windows so far; waits for what a GPU still has to do."""
         with self._lock:
-            return Stats(self._windows, int(self._steered))
+            return Stats(self._windows, sum(int(count) for count in self._steered.values()))

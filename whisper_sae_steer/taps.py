@@ -20,7 +20,6 @@ from .weights import Weights
 FRAMES = 1500
 """encoder frames of 20 ms in a window of 30 s"""
 WINDOW_SAMPLES = 480_000
-MEL_FRAMES = 3000
 SAMPLES_PER_FRAME = 320
 
 
@@ -89,8 +88,7 @@ class WindowEncoder:
 
     def probe(self) -> Tensor:
         """Mean frame [d] of a window whose mel is all 0: tells weights apart, in whatever format."""
-        mels = np.zeros((1, self._n_mels, MEL_FRAMES), dtype=np.float32)
-        return self._at_all(mels)[self.taps[0]][0].mean(0)
+        return self._at_all(empty_mel(self._n_mels))[self.taps[0]][0].mean(0)
 
     def __call__(self, windows: Sequence[np.ndarray]) -> Tensor:
         """As :meth:`at_all`, of the first tap."""
@@ -99,6 +97,11 @@ class WindowEncoder:
     def _block(self, tap: str) -> Module:
         assert self._torch is not None
         return self._torch.get_submodule(f"blocks.{block_index(tap)}")
+
+
+def empty_mel(n_mels: int) -> np.ndarray:
+    """A window of padding, [1, n_mels, 3000] float32."""
+    return np.zeros((1, n_mels, 2 * FRAMES), dtype=np.float32)
 
 
 @contextmanager

@@ -91,6 +91,13 @@ def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list
             [BEGIN, 7, BEGIN + 100, BEGIN + 110, 8, BEGIN + 290],
             [[BEGIN, 7, BEGIN + 100], [BEGIN + 110, 8, BEGIN + 290]],
         ),
+        (  # goes on from beyond the gap
+            [BEGIN, 7, BEGIN + 100, BEGIN + 110, 8, BEGIN + 900, BEGIN + 900],
+            [[BEGIN, 7, BEGIN + 100], [BEGIN + 110, 8, BEGIN + 325]],
+        ),
+        ([BEGIN, 7, BEGIN + 900], [[BEGIN, 7, BEGIN + 325]]),
+        # a segment that begins after the end keeps its length, or its words would be dropped
+        ([BEGIN + 400, 7, BEGIN + 900], [[BEGIN + 400, 7, BEGIN + 900]]),
     ],
 )
 def test_the_libraries_seek_to_the_end_of_the_gap(tokens: list[int], text: list[list[int]]):

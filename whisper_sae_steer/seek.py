@@ -60,20 +60,34 @@ def seek_to(tokens: Sequence[int], plan: Plan, timestamp_begin: int) -> list[int
 
     Both take two timestamps in a row as the end of a segment and seek to the last one, so a segment of no
     length is added, which both drop. Where Whisper itself asks to go on from the middle of the
-    speech, with such a pair, it may.
+    speech, with such a pair, it may. Nothing ends after ``plan.end``.
     """
+    last = timestamp_begin + plan.end
     times = [token >= timestamp_begin for token in tokens]
     pairs = [i for i in range(1, len(times)) if times[i - 1] and times[i]]
     single_ending = times[-2:] == [False, True]
-    if pairs and not single_ending and tokens[pairs[-1] - 1] > timestamp_begin:
+    if pairs and not single_ending and timestamp_begin < tokens[pairs[-1] - 1] <= last:
         return list(tokens)
-    closed = list(tokens)
+    closed = _ended_by(tokens, last, timestamp_begin)
     if closed and not times[0]:
         closed.insert(0, timestamp_begin)
     if closed and not times[-1]:
         closed.append(timestamp_begin + max(0, plan.end - PAD))
     target = timestamp_begin + plan.next
     return [*closed, target, target]
+
+
+def _ended_by(tokens: Sequence[int], last: int, timestamp_begin: int) -> list[int]:
+    """The tokens, where segments that began before the timestamp ``last`` end by then."""
+    ended: list[int] = []
+    start = timestamp_begin
+    for token in tokens:
+        if token >= timestamp_begin:
+            ends = bool(ended) and ended[-1] < timestamp_begin
+            token = min(token, last) if ends and start < last else token
+            start = token
+        ended.append(token)
+    return ended
 
 
 def hold_seek(segments: Sequence[dict[str, Any]], plan: Plan, timestamp_begin: int) -> None:

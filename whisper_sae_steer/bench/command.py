@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 import ctranslate2
 import torch
 
+from ..batch import engine
 from ..clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
 from ..errors import ManifestError, SteerError
 from . import runner
@@ -47,15 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
     add("--pack", default="auto", help="steering pack: a path, auto (shipped with us) or none")
     add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
     add("--no_raw", action="store_true", help="leave out the greedy first window: faster")
+    engine.add_arguments(parser.add_argument_group("workers; without --engine, this process"), None)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run a bench and write its rows, summary and table; the exit status is 130 after Ctrl-C."""
     clips = _clips(args)
+    elsewhere = runner.Elsewhere(engine.choose(args), partial(_load, args)) if args.engine else None
     backend = _load(args)
     stopped = False
     try:
-        runner.run(backend, clips, args.alphas, args.out, not args.no_raw, args.language)
+        runner.run(
+            *(backend, clips, args.alphas, args.out, not args.no_raw, args.language), elsewhere=elsewhere
+        )
     except KeyboardInterrupt:
         stopped = True
     rows = runner.read_rows(args.out / "clips.jsonl")

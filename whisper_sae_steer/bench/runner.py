@@ -6,14 +6,16 @@ say is worked out in `metrics.py`, and `report.py` writes the summary and the ta
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from tqdm import tqdm
 
 from ..audio import SAMPLE_RATE, load_audio
+from ..batch.engine import GIVEN_UP, Engine, Task, Worker, answers
 from ..clips import Clip
 from ..errors import ManifestError, SteerError
 from ..files import write_atomically
@@ -50,6 +52,14 @@ Row = TypedDict(
 `error` says why the clip failed."""
 
 
+class Elsewhere(NamedTuple):
+    """Where clips are measured, if not in this process."""
+
+    engine: Engine
+    load: Callable[[], Backend]
+    """loads the back end again in each worker; can be pickled"""
+
+
 def run(
     backend: Backend,
     clips: Sequence[Clip],
@@ -58,13 +68,15 @@ def run(
     raw: bool = True,
     language: str | None = None,
     progress: bool = True,
+    elsewhere: Elsewhere | None = None,
 ) -> list[Row]:
     """Transcribe every clip at every α; return the rows of `out_dir/clips.jsonl`, old and new.
 
     Clips and strengths that `clips.jsonl` already holds are skipped; failed ones are tried again.
     Each row is flushed as it is written, so Ctrl-C loses the clip at hand and nothing else.
     `raw` adds the greedy first window, at the price of one more encode. `language` None lets a
-    multilingual model detect it, OWN_LANGUAGE takes each clip's own.
+    multilingual model detect it, OWN_LANGUAGE takes each clip's own. With `elsewhere` the rows
+    come from its workers, all of a clip at once, and `backend` only gives the names.
 
     A file that can't be decoded or transcribed gives a row with `error`. Raises ManifestError if
     two clips share a key or `out_dir` holds rows of another model or pack, SteerError if an
@@ -86,15 +98,17 @@ def run(
         # every other clip runs backwards, so that no strength always meets the warm caches
         todo.append((clip, missing[::-1] if number % 2 else missing))
     total = sum(len(missing) for _, missing in todo)
-    if total:
-        backend.transcribe(np.zeros(SAMPLE_RATE, dtype=np.float32), 0.0, "en")  # warm up
+    todo = [(clip, missing) for clip, missing in todo if missing]
+    if elsewhere is None:
+        new = _measure_here(backend, todo, raw, language)
+    else:
+        new = _measure_elsewhere(elsewhere, backend, todo, raw, language)
     with path.open("a", encoding="utf-8") as file, _bar(total, progress) as bar:
-        for clip, missing in todo:
-            for row in _measure(backend, clip, missing, raw, language):
-                file.write(_line(row))
-                file.flush()
-                rows.append(row)
-                bar.update()
+        for row in new:
+            file.write(_line(row))
+            file.flush()
+            rows.append(row)
+            bar.update()
     return rows
 
 
@@ -117,12 +131,51 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
+def _measure_here(
+    backend: Backend, todo: Sequence[tuple[Clip, list[float]]], raw: bool, language: str | None
+) -> Iterator[Row]:
+    if todo:
+        _warm_up(backend)
+    for clip, alphas in todo:
+        yield from _measure(backend, clip, alphas, raw, language)
+
+
+def _measure_elsewhere(
+    elsewhere: Elsewhere,
+    names: Backend,
+    todo: Sequence[tuple[Clip, list[float]]],
+    raw: bool,
+    language: str | None,
+) -> Iterator[Row]:
+    make = partial(_worker, elsewhere.load, raw, language)
+    work = {clip.key: (clip, alphas) for clip, alphas in todo}
+    for key, rows in answers(elsewhere.engine, make, [Task(*item) for item in work.items()]):
+        if rows is None:
+            clip, alphas = work[key]
+            given_up = SteerError(GIVEN_UP)
+            rows = [_failed(_new_row(names, clip, alpha), given_up) for alpha in alphas]
+        yield from rows
+
+
+def _worker(load: Callable[[], Backend], raw: bool, language: str | None) -> Worker:
+    """A back end that turns a clip and its α into rows."""
+    backend = load()
+    _warm_up(backend)
+
+    def measure(item: tuple[Clip, list[float]]) -> list[Row]:
+        return list(_measure(backend, *item, raw, language))
+
+    return measure
+
+
+def _warm_up(backend: Backend) -> None:
+    backend.transcribe(np.zeros(SAMPLE_RATE, dtype=np.float32), 0.0, "en")
+
+
 def _measure(
     backend: Backend, clip: Clip, alphas: Sequence[float], raw: bool, language: str | None
 ) -> Iterator[Row]:
     """Yield a row for each α; the audio is decoded once for all of them."""
-    if not alphas:
-        return
     spoken = (clip.language or None) if language == OWN_LANGUAGE else language
     try:
         audio = load_audio(clip.path)

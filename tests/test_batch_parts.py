@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from whisper_sae_steer.batch import parts
+from whisper_sae_steer.batch.parts import KEY, ROWS, Results
+from whisper_sae_steer.batch.worker import Row, failed
+from whisper_sae_steer.errors import ManifestError, SteerError
+
+SETTINGS: dict[str, Any] = {"model": "tiny.en", "steer_alpha": 1.0}
+
+
+def row(path: str, text: str) -> Row:
+    word = {"start": 0.0, "end": 0.5, "word": text, "probability": 0.9}
+    scores = dict.fromkeys(("avg_logprob", "no_speech_prob", "speech_prob", "hallucination_risk"), 0.5)
+    segment = {"start": 0.0, "end": 1.0, "text": text, **scores, "words": [word]}
+    return Row(
+        path=path, seconds=1.0, language="en", text=text, segments=[segment], error=None, wall_seconds=0.1
+    )
+
+
+def table(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_rows_come_back_whole_with_their_settings(tmp_path: Path) -> None:
+    out = tmp_path / "results.parquet"
+    rows = [row("a.wav", " hello"), failed("b.wav", "AudioError: b.wav is empty", 2.0)]
+    with Results(out, SETTINGS) as results:
+        for made in rows:
+            results.add(made)
+        results.merge()
+    assert table(out) == rows
+    about = json.loads((pq.read_schema(out).metadata or {})[KEY])
+    assert about["settings"] == SETTINGS
+    assert set(about["versions"]) == set(parts.LIBRARIES)
+    assert list(tmp_path.iterdir()) == [out], "no parts, lock or temporary file is left"
+
+
+def test_an_interrupted_run_keeps_its_rows_and_the_next_one_replaces_errors(tmp_path: Path) -> None:
+    out = tmp_path / "results.parquet"
+
+    def interrupted() -> None:
+        with Results(out, SETTINGS) as results:
+            results.add(failed("a.wav", "AudioError: damaged"))
+            results.add(row("b.wav", " first"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not out.exists()
+    for text in (" second", " third"):
+        with Results(out, SETTINGS) as results:
+            assert results.errors["b.wav"] is None
+            results.add(row("a.wav", text))
+            results.merge()
+        assert {made["path"]: made["text"] for made in table(out)} == {"a.wav": text, "b.wav": " first"}
+        assert len(table(out)) == 2
+    before = out.stat()
+    with Results(out, SETTINGS) as results:
+        results.merge()
+    assert out.stat() == before, "nothing new, nothing written"
+
+
+def test_rows_reach_the_disk_while_the_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "results.parquet"
+    with Results(out, SETTINGS) as results:
+        for number in range(2 * ROWS + 5):
+            results.add(row(f"{number}.wav", " hi"))
+        made = sorted(path.name for path in results.folder.glob("*.parquet"))
+        assert made == ["00000001.parquet", "00000002.parquet"]
+        monkeypatch.setattr(parts, "FLUSH_SECONDS", 0.0)
+        results.add(row("late.wav", " hi"))
+        assert (results.folder / "00000003.parquet").exists()
+        results.merge()
+    file = pq.ParquetFile(out)
+    assert file.metadata.num_rows == 2 * ROWS + 6
+    assert file.metadata.num_row_groups == 3
+
+
+def test_other_settings_other_files_and_other_writers_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "results.parquet"
+    with Results(out, SETTINGS) as results:
+        results.add(row("a.wav", " hello"))
+        with pytest.raises(ManifestError, match="another process"), Results(out, SETTINGS):
+            pass
+    changed = {**SETTINGS, "steer_alpha": 0.5}
+    with pytest.raises(ManifestError, match=r"steer_alpha 1\.0, now 0\.5"), Results(out, changed):
+        pass
+    with Results(out, SETTINGS) as results:
+        results.merge()
+    with pytest.raises(ManifestError, match=r"steer_alpha 1\.0, now 0\.5"), Results(out, changed):
+        pass
+    mine = tmp_path / "mine.parquet"
+    mine.write_text("my own notes")
+    with pytest.raises(ManifestError, match="no result of this command"), Results(mine, SETTINGS):
+        pass
+    assert mine.read_text() == "my own notes"
+    with (
+        pytest.raises(SteerError, match="can't write"),
+        Results(tmp_path / "no" / "folder.parquet", SETTINGS),
+    ):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.parquet", "results.parquet"]

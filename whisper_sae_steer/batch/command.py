@@ -1,0 +1,82 @@
+"""`whisper-sae-steer batch`: many recordings to one parquet file, on this machine or a Ray cluster."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from ..clips import Clip, read_folder, read_manifest
+from ..commands.fields import add_fields, from_fields
+from ..errors import ManifestError, SteerError
+from . import engine
+from .config import OWN_LANGUAGE, BatchOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that `main` reads."""
+    add = parser.add_argument
+    add("clips", nargs="+", type=Path, help="tab-separated manifest (.tsv), or folders and files of audio")
+    add("--split", help="only clips of this split of the manifest")
+    add("--source", nargs="+", help="only clips of these sources of the manifest")
+    add("--out", type=Path, required=True, help="parquet file to write")
+    add_fields(parser.add_argument_group("transcription"), BatchOptions)
+    group = parser.add_argument_group("workers")
+    engine.add_arguments(group, "local")
+    group.add_argument(
+        *("--threads",), type=int, default=0, help="CPU threads of a worker; 0: local its share, ray 1"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Transcribe what is left to do; 1 if rows have errors, 130 after Ctrl-C."""
+    try:
+        from .job import transcribe_clips
+    except ModuleNotFoundError as error:
+        if error.name != "pyarrow":
+            raise
+        raise SteerError("batch needs pyarrow: pip install 'whisper-sae-steer[batch]'") from error
+    options = from_fields(args, BatchOptions)
+    chosen = engine.choose(args)
+    started = time.monotonic()
+    try:
+        outcome = transcribe_clips(_clips(args), args.out, options, chosen, _threads(args))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {args.out}.parts", file=sys.stderr)
+        return 130
+    wall = time.monotonic() - started
+    print(
+        f"{args.out}: {outcome.clips} clips, {outcome.new} of them now, {outcome.failed} failed;"
+        f" {outcome.audio_seconds / 60:.1f} minutes of audio in {wall / 60:.1f},"
+        f" {outcome.audio_seconds / wall:.2f} times real time"
+    )
+    if outcome.failed:
+        print("the column error says why; the same command tries these again", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _clips(args: argparse.Namespace) -> list[Clip]:
+    """Those of one manifest, or of folders and files."""
+    manifests = [path for path in args.clips if path.suffix == ".tsv"]
+    if manifests:
+        if len(args.clips) > 1:
+            raise ManifestError("give one manifest, or folders and files of audio")
+        return read_manifest(manifests[0], args.split, source=args.source)
+    if args.split or args.source:
+        raise ManifestError("--split and --source choose lines of a manifest")
+    known = "" if args.language in (None, OWN_LANGUAGE) else args.language
+    folders = [clip for path in args.clips if path.is_dir() for clip in read_folder(path, "speech", known)]
+    return folders + [_file(path, known) for path in args.clips if not path.is_dir()]
+
+
+def _file(path: Path, language: str) -> Clip:
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file or folder")
+    name = path.as_posix()
+    return Clip(path.resolve(), name, path.parent.name, "speech", "speech", language, "", name, None)
+
+
+def _threads(args: argparse.Namespace) -> int:
+    """CPU threads of a worker: workers on one machine share its cores."""
+    share = 1 if args.engine == "ray" else (os.cpu_count() or 1) // max(args.workers, 1)
+    return args.threads or max(share, 1)

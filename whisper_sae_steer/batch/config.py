@@ -1,0 +1,68 @@
+"""The settings of a batch: what decides the text, and how they are named in the results."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..errors import SteerError
+from ..steering import check_alpha
+
+OWN_LANGUAGE = "own"
+"""As a language: each clip's own, from the manifest."""
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How every clip of a batch is transcribed."""
+
+    model: str = "base"
+    """name or path of the Whisper model"""
+    pack: str = "auto"
+    """steering pack: a path, auto (shipped with us) or none"""
+    steer_alpha: float = 1.0
+    """strength; 0 is the unsteered library"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    compute_type: str = "default"
+    """CTranslate2's: int8, float16, …"""
+    language: str | None = None
+    """code of every clip's language; 'own' takes the manifest's; detected when left out"""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """what to write"""
+    beam_size: int = 5
+    """beams at temperature zero"""
+    word_timestamps: bool = False
+    """times of single words, too"""
+
+    @property
+    def pack_used(self) -> str | None:
+        """The pack to load; α = 0 needs none, and works with models that nobody has calibrated."""
+        return None if self.pack == "none" or not self.steer_alpha else self.pack
+
+    def check(self) -> None:
+        """SteerError for values that would fail each clip, one after the other."""
+        from whisper.tokenizer import LANGUAGES
+
+        check_alpha(self.steer_alpha)
+        if self.language not in (None, OWN_LANGUAGE, *LANGUAGES):
+            raise SteerError(f"--language {self.language}: use a code such as en, or {OWN_LANGUAGE}")
+        if self.beam_size < 1:
+            raise SteerError(f"--beam_size {self.beam_size}: at least 1")
+
+
+def settings(options: BatchOptions) -> dict[str, Any]:
+    """What rows of one file must have in common, ready for JSON: options, and digests of model and pack.
+
+    Raises WeightsError or PackError if either can't be found.
+    """
+    from ..pack import load_pack, pack_digest
+    from ..weights import resolve
+
+    weights = resolve(options.model)
+    pack = None if options.pack_used is None else load_pack(options.pack_used, weights)
+    named = {name: value for name, value in asdict(options).items() if name not in ("device", "pack")}
+    return named | {
+        "model": weights.name,
+        "model_sha256": weights.sha256,
+        "pack": None if pack is None or pack.path is None else pack.path.stem,
+        "pack_sha256": None if pack is None else pack_digest(pack),
+    }

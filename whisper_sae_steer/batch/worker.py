@@ -1,0 +1,106 @@
+"""The worker of a batch: a steered model that makes one row of one clip."""
+
+import gc
+import time
+from typing import Any, NamedTuple, TypedDict
+
+import ctranslate2
+import numpy as np
+import torch
+
+from ..audio import SAMPLE_RATE, load_audio
+from ..errors import SteerError
+from ..faster import WhisperModel
+from .config import OWN_LANGUAGE, BatchOptions, settings
+
+SEGMENT_FIELDS = (
+    *("start", "end", "text", "avg_logprob", "no_speech_prob"),
+    *("speech_prob", "hallucination_risk"),
+)
+WORD_FIELDS = ("start", "end", "word", "probability")
+
+
+class Recording(NamedTuple):
+    """A clip, as it travels to a worker."""
+
+    key: str
+    file: str
+    language: str
+
+
+class Row(TypedDict):
+    """What is known of one clip; `text` is None if and only if `error` says why."""
+
+    path: str
+    seconds: float | None
+    language: str | None
+    text: str | None
+    segments: list[dict[str, Any]]
+    error: str | None
+    wall_seconds: float | None
+
+
+class Transcriber:
+    """A steered faster-whisper model; called with a recording it gives its row, and never raises.
+
+    SteerError if this machine's model or pack differ from `expected`, the settings of the job.
+    """
+
+    def __init__(self, options: BatchOptions, expected: dict[str, Any], threads: int) -> None:
+        if settings(options) != expected:
+            raise SteerError(
+                "this worker's model or pack is another than the job's; give all machines the same"
+            )
+        ctranslate2.set_random_seed(0)  # for temperatures above 0; taken when a model's threads start
+        if threads:
+            torch.set_num_threads(threads)
+        self.options = options
+        self.model = WhisperModel(
+            options.model,
+            device=options.device,
+            compute_type=options.compute_type,
+            cpu_threads=threads,
+            pack=options.pack_used,
+        )
+        # what crashes here is the installation, and not a clip
+        list(self.model.transcribe(np.zeros(SAMPLE_RATE, dtype=np.float32), language="en")[0])
+        gc.freeze()  # or every decoded file walks through all of torch's objects again
+
+    def __call__(self, recording: Recording) -> Row:
+        row = failed(recording.key, None)
+        started = time.perf_counter()
+        try:
+            self._transcribe(recording, row)
+        except Exception as error:  # one bad file must cost one row
+            row = failed(recording.key, f"{type(error).__name__}: {error}".partition("\n")[0], row["seconds"])
+        row["wall_seconds"] = round(time.perf_counter() - started, 4)
+        return row
+
+    def _transcribe(self, recording: Recording, row: Row) -> None:
+        options = self.options
+        audio = load_audio(recording.file)
+        row["seconds"] = round(len(audio) / SAMPLE_RATE, 3)
+        segments, info = self.model.transcribe(
+            audio,
+            steer_alpha=options.steer_alpha if self.model.steerer else 0.0,
+            language=(recording.language or None) if options.language == OWN_LANGUAGE else options.language,
+            task=options.task,
+            beam_size=options.beam_size,
+            word_timestamps=options.word_timestamps,
+        )
+        row["segments"] = [_segment(segment) for segment in segments]
+        row["text"] = "".join(segment["text"] for segment in row["segments"])
+        row["language"] = info.language
+
+
+def failed(key: str, error: str | None, seconds: float | None = None) -> Row:
+    """The row of a clip that gave no text."""
+    return Row(
+        path=key, seconds=seconds, language=None, text=None, segments=[], error=error, wall_seconds=None
+    )
+
+
+def _segment(segment: Any) -> dict[str, Any]:
+    fields = {name: getattr(segment, name, None) for name in SEGMENT_FIELDS}
+    words = [{name: getattr(word, name) for name in WORD_FIELDS} for word in segment.words or ()]
+    return fields | {"words": words if segment.words is not None else None}

@@ -126,6 +126,19 @@ def read_folder(directory: str | Path, kind: str, language: str = "") -> list[Cl
     return clips
 
 
+def read_clips(
+    sources: Sequence[Path], split: str | None, kinds: Sequence[str], per_class: int | None = None
+) -> list[Clip]:
+    """Clips of several manifests (.tsv) and folders, whose files are of ``kinds[0]``; see :func:`select`."""
+    clips: list[Clip] = []
+    for source in sources:
+        if source.suffix == ".tsv":
+            clips += read_manifest(source, split, kinds)
+        else:
+            clips += read_folder(source, kinds[0])
+    return select(clips, per_class) if per_class and clips else clips
+
+
 def select(clips: Sequence[Clip], per_class: int) -> list[Clip]:
     """At most `per_class` clips of each source and class, spread over their groups.
 

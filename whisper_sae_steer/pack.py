@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ from .weights import Weights
 
 Strategy = Literal["suppress", "additive", "direction"]
 GateKind = Literal["window", "frame", "none"]
+T = TypeVar("T", "Features", "PooledGate")
 FORMAT = 1
 
 
@@ -84,6 +85,32 @@ class Features(NamedTuple):
     """[F]"""
 
 
+class PooledGate(NamedTuple):
+    """The gate as an encoder block can hold it (``export/fold.py``): linear, and pooled over the window.
+
+    A frame h is standardised, z = (h − centre) / scale. Frames are pooled with weights softmax(key · z) over
+    the window, and value · z̄ + offset says what it holds: about 0 speech, −1 or less none.
+    """
+
+    centre: Tensor
+    """[d]"""
+    scale: Tensor
+    """[d]"""
+    key: Tensor
+    """[d] logit of speech in a frame"""
+    value: Tensor
+    """[d]"""
+    offset: Tensor
+    """[]"""
+    shut: Tensor
+    """[] from here up nothing is edited"""
+    full: Tensor
+    """[] from here down the edit is whole"""
+    spare: Tensor
+    """[3, d] orthogonal unit directions of frames before ``ln_post``'s weight and bias, with mean 0, in which
+    next to nothing happens"""
+
+
 class SteeringPack(NamedTuple):
     """What to look for (gate), what to write (directions), and the metadata."""
 
@@ -101,6 +128,8 @@ class SteeringPack(NamedTuple):
     """[F] signed size of each direction at α · alpha_unit = 1"""
     probe: Tensor | None = None
     """[d] mean frame of an empty window (mel all 0): tells the weights of a model that has no file"""
+    pooled: PooledGate | None = None
+    """None in packs made before there was one"""
     path: Path | None = None
 
 
@@ -125,7 +154,8 @@ def read_pack(path: Path) -> SteeringPack:
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # copies: tensors of the open file change when it is overwritten
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
         raise PackError(f"{path} is truncated or not a safetensors file; make it again") from None
     if header.get("format") != str(FORMAT):
@@ -137,13 +167,14 @@ def read_pack(path: Path) -> SteeringPack:
     for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
         if name in known:
             known[name] = tuple(known[name])
-    features = {
-        side: Features(*(tensors[f"{side}.{part}"] for part in Features._fields))
-        for side in ("gate", "steer")
-    }
+
+    def group(name: str, kind: type[T]) -> T:
+        return kind(*(tensors[f"{name}.{part}"] for part in kind._fields))
+
     return SteeringPack(
-        PackMetadata(**known), features["gate"], tensors["gate_weight"], tensors["gate_bias"],
-        features["steer"], tensors["directions"], tensors["coefficients"], tensors.get("probe"), path,
+        PackMetadata(**known), group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
+        group("steer", Features), tensors["directions"], tensors["coefficients"], tensors.get("probe"),
+        group("pooled", PooledGate) if "pooled.key" in tensors else None, path,
     )  # fmt: skip
 
 
@@ -187,7 +218,7 @@ def pack_digest(pack: SteeringPack) -> str:
 def _flatten(pack: SteeringPack) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, value in pack._asdict().items():
-        if isinstance(value, Features):
+        if isinstance(value, Features | PooledGate):
             tensors |= {f"{name}.{part}": t for part, t in value._asdict().items()}
         elif isinstance(value, Tensor):
             tensors[name] = value

@@ -33,6 +33,7 @@ from .attribution import SilenceObjective
 from .directions import Edit, Evidence, Selection, build_edit, check_choice, spread
 from .gatefit import Gate, GateReport, fit_gate, report_gate, window_scores, with_gate
 from .guarantee import keep_promise
+from .pooled import fit_pooled
 from .risk import fit_calibrations
 from .selection import FrameSample, sample_frames, strongest, take_features
 from .strength import Judge, Point, plain_model, with_unit
@@ -126,12 +127,14 @@ def calibrate(
             risk_calibration=calibrations.risk,
             guarantee=guarantee._asdict(),
         )
-    objective = SilenceObjective(load_torch(weights))
+    model = load_torch(weights)
+    pooled = fit_pooled(model, fitted, held, config.seed) if has_speech else load_pack("auto", weights).pooled
+    objective = SilenceObjective(model)
     tqdm.write("selecting features")
     edit = build_edit(config.strategy, config.selection, Evidence(sae, objective, sample, fitted))
     pack = SteeringPack(
         metadata, gate.features, gate.weight, gate.bias, edit.features, edit.directions,
-        edit.coefficients, probe,
+        edit.coefficients, probe, pooled,
     )  # fmt: skip
     judge = Judge(plain_model(str(weights.ct2_dir)), _judged(held), work / "decoded.json")
     tqdm.write("searching the strength")

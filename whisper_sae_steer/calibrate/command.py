@@ -3,13 +3,12 @@
 import argparse
 import gc
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from ..clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
+from ..clips import NONSPEECH_KINDS, read_clips
 from ..find import find_sae
 from ..formats import load_sae
 from ..pack import GateKind, Strategy, save_pack
@@ -53,8 +52,8 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)
     gc.freeze()  # or every decoded file walks through all of torch's objects again
-    nonspeech = _clips(args.nonspeech, args, NONSPEECH_KINDS)
-    speech = _clips(args.speech, args, ("speech",))
+    nonspeech = read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class)
+    speech = read_clips(args.speech, args.split, ("speech",), args.per_class)
     sae = load_sae(find_sae(args.sae, weights))
     config = CalibrationConfig(args.strategy, args.selection, args.gate, args.synthetic, args.seed)
     work = args.work or args.out.with_suffix(".work")
@@ -65,13 +64,3 @@ def main(args: argparse.Namespace) -> int:
     if args.work is None:
         shutil.rmtree(work)
     return 0
-
-
-def _clips(sources: Sequence[Path], args: argparse.Namespace, kinds: Sequence[str]) -> list[Clip]:
-    clips: list[Clip] = []
-    for source in sources:
-        if source.suffix == ".tsv":
-            clips += read_manifest(source, args.split, kinds)
-        else:
-            clips += read_folder(source, kinds[0])
-    return select(clips, args.per_class) if args.per_class and clips else clips

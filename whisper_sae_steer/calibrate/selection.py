@@ -4,7 +4,7 @@
 tell non-speech from speech. Attribution asks which features the decoder acts on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
 from ..errors import CalibrationError
 from ..pack import Features
@@ -43,13 +44,23 @@ class LinearModel(NamedTuple):
 
 @torch.no_grad()
 def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSample:
-    """A few frames of every window: speech frames of speech, content and padding of the rest.
-
-    Pauses of speech recordings are left out: they are neither. CalibrationError without any frames.
-    """
-    rng = np.random.default_rng(seed)
+    """SAE features of :func:`labelled_frames`. CalibrationError without any."""
     blocks: list[csr_matrix] = []
     labels: list[NDArray[np.bool_]] = []
+    for frames, is_speech in labelled_frames(windows, seed):
+        blocks.append(csr_matrix(sae.encode(frames).numpy()))
+        labels.append(np.full(len(frames), is_speech))
+    if not blocks:
+        raise CalibrationError("no recording is left to fit on; give more")
+    return FrameSample(csr_matrix(vstack(blocks)), np.concatenate(labels))
+
+
+def labelled_frames(windows: Sequence[Window], seed: int = 0) -> Iterator[tuple[Tensor, bool]]:
+    """A few frames [n, d] of every window: speech frames of speech, content and padding of the rest.
+
+    Pauses of speech recordings are left out: they are neither.
+    """
+    rng = np.random.default_rng(seed)
     for window in windows:
         if window.is_speech:
             chosen = _some(rng, np.flatnonzero(window.speech), SPEECH_FRAMES)
@@ -58,12 +69,7 @@ def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSa
             padding = _some(rng, np.arange(window.content, 1500), PADDING_FRAMES)
             chosen = np.concatenate([content, padding])
         if len(chosen):
-            frames = window.frames()[torch.from_numpy(chosen)]
-            blocks.append(csr_matrix(sae.encode(frames).numpy()))
-            labels.append(np.full(len(chosen), window.is_speech))
-    if not blocks:
-        raise CalibrationError("no recording is left to fit on; give more")
-    return FrameSample(csr_matrix(vstack(blocks)), np.concatenate(labels))
+            yield window.frames()[torch.from_numpy(chosen)], window.is_speech
 
 
 def fit_logistic(sample: FrameSample, columns: NDArray[np.intp] | None = None) -> LinearModel:

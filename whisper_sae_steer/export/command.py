@@ -1,0 +1,70 @@
+"""The command ``export``: a steered model that unmodified runtimes load, checked, with a model card."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+from ..clips import NONSPEECH_KINDS, read_clips
+from ..convert import load_torch
+from ..errors import ExportError
+from ..pack import load_pack
+from ..weights import resolve
+from .card import model_card
+from .check import check, encoder_time, sample_sounds, sounds_of
+from .fold import fold
+from .writers import WRITERS, Format
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that :func:`main` reads."""
+    add = parser.add_argument
+    add("--model", default="base", help="name or path of a Whisper model")
+    add("--pack", default="auto", help="steering pack: a path, or auto (shipped with us)")
+    add("--alpha", type=float, default=1.0, help="strength that is built in")
+    add("--format", choices=get_args(Format), required=True,
+        help="openai: a checkpoint for whisper.load_model; hf: transformers; ct2: CTranslate2, for"
+        " faster-whisper, whisperX, wyoming")  # fmt: skip
+    add("--out", type=Path, required=True, help="folder to make")
+    add("--compute_type", default="int8", help="format ct2 is checked in this type")
+    group = parser.add_argument_group("audio to check with; none: sounds and a sentence that come with us")
+    group.add_argument("--nonspeech", nargs="+", type=Path, default=[], metavar="DIR",
+                       help="folders (or .tsv manifests) of audio without speech")  # fmt: skip
+    group.add_argument("--speech", nargs="+", type=Path, default=[], metavar="DIR",
+                       help="folders (or manifests) of speech with transcripts")  # fmt: skip
+    group.add_argument("--split", help="only clips of this split of the manifests")
+    group.add_argument("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the folder; 1 if the exported model does worse than the hooked one."""
+    form: Format = args.format
+    if args.out.exists():
+        raise ExportError(f"{args.out} exists: choose another --out, or remove it")
+    weights = resolve(args.model)
+    pack = load_pack(args.pack, weights)
+    assert pack.path is not None
+    plain = load_torch(weights)
+    folded = fold(plain, pack, args.alpha)
+    sounds = sounds_of(
+        read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class)
+        + read_clips(args.speech, args.split, ("speech",), args.per_class)
+    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as temporary:
+        folder = Path(temporary) / "model"
+        folder.mkdir()
+        WRITERS[form](folded, folder)
+        result = check(
+            weights, pack.path, args.alpha, folder, form, args.compute_type, sounds or sample_sounds()
+        )
+        slower = encoder_time(folded, plain)
+        card = model_card(weights, pack, args.alpha, form, args.compute_type, result, slower)
+        (folder / "README.md").write_text(card)
+        os.replace(folder, args.out)
+    print(card)
+    if not result.passed:
+        print("worse than the hooked model by more than 1 pp FPR_text or 0.1 pp WER", file=sys.stderr)
+    return 0 if result.passed else 1

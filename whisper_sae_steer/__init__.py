@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .pack import SteeringPack, load_pack
     from .pretrained import from_pretrained
     from .sae import SAE
+    from .streaming import StreamingTranscriber
     from .weights import available_models
 
     __version__: str
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SAE",
     "SteeringPack",
+    "StreamingTranscriber",
     "attach",
     "available_models",
     "from_pretrained",
@@ -28,6 +30,7 @@ __all__ = [
 _MODULES = {
     "SAE": "sae",
     "SteeringPack": "pack",
+    "StreamingTranscriber": "streaming",
     "attach": "attach",
     "available_models": "weights",
     "from_pretrained": "pretrained",

@@ -29,6 +29,14 @@ class ManifestError(SteerError, ValueError):
     """A manifest or folder of clips that can't be used."""
 
 
+class StreamError(SteerError, ValueError):
+    """A live session that is set up wrongly, or fed after its end."""
+
+
+class ExportError(SteerError, ValueError):
+    """A model that can't be exported, or not to there."""
+
+
 class AttachError(SteerError, TypeError):
     """A model that can't be attached to."""
 

@@ -43,7 +43,7 @@ def plan_window(scores: NDArray[np.float32], content: int, metadata: PackMetadat
     """
     if metadata.gap_threshold is None:
         return None
-    regions = _speech(scores[:content], metadata.gap_threshold, metadata.highest_noise)
+    regions = speech_regions(scores[:content], metadata.gap_threshold, metadata.highest_noise)
     if not regions:
         return None
     start, end = regions[0]
@@ -113,7 +113,7 @@ class SilenceRule(NamedTuple):
         return self.logprob_threshold is None or avg_logprob <= self.logprob_threshold
 
 
-def _speech(scores: NDArray[np.float32], low: float, peak: float) -> list[tuple[int, int]]:
+def speech_regions(scores: NDArray[np.float32], low: float, peak: float) -> list[tuple[int, int]]:
     """Stretches above ``low`` at least MIN_GAP apart; one that stays under ``peak`` is no speech.
 
     Words buried in noise rise little above that peak: a stretch in doubt is no gap.

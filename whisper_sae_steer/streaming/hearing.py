@@ -1,0 +1,158 @@
+"""One window of a live session: encoded once, heard by the gate, and decoded to words if someone speaks."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from ctranslate2 import StorageView
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
+from numpy.typing import NDArray
+
+from ..calls import Call, active
+from ..errors import StreamError
+from ..faster import WhisperModel
+from ..seek import MEL_FRAMES, SilenceRule, speech_regions
+from ..steering import FRAME_SECONDS, Labels, check_alpha
+from ..taps import content_frames
+from .agreement import Word
+
+Task = Literal["transcribe", "translate"]
+HIGHEST_COMPRESSION = 2.4
+"""both libraries' default: what compresses better is a loop"""
+FULL_LENGTH, SHORTEST, PADDING = 3000, 500, 100
+"""mel frames of 10 ms: Whisper's window, and for the gate alone the shortest one and the padding in it"""
+TOKENS_PER_SECOND, TOKENS_AT_LEAST = 10, 30
+"""nobody speaks faster; a loop ends there"""
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""languages whose words have no spaces between them"""
+PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+"""punctuation that goes with the next and the last word, both libraries' defaults"""
+
+
+class Heard(NamedTuple):
+    """A window of at most 30 s of audio, encoded."""
+
+    encoded: StorageView
+    call: Call | None
+    """None if nothing is steered"""
+    content: int
+    """encoder frames with audio"""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Smoothed speech scores [content] of a steered window."""
+        assert self.call is not None
+        assert self.call.scores is not None
+        return self.call.scores[0, : self.content].cpu().numpy()
+
+
+class Written(NamedTuple):
+    """What the decoder wrote for a window."""
+
+    words: list[Word]
+    """timed from the window's start; none if it heard nobody"""
+    next: int | None
+    """frame from which it wants to go on, if not from the end"""
+
+
+class Listener:
+    """A model with the options of one session."""
+
+    def __init__(
+        self, model: WhisperModel, alpha: float, language: str | None, task: Task, beam_size: int
+    ) -> None:
+        self.alpha = check_alpha(alpha)
+        self._model, self._task, self._beam_size = model, task, beam_size
+        self._multilingual: bool = model.model.is_multilingual
+        if language is not None and language not in model.supported_languages:
+            raise StreamError(f"this model knows no language {language!r}; leave it out to have it detected")
+        if task not in ("transcribe", "translate"):
+            raise StreamError(f"task must be 'transcribe' or 'translate', not {task!r}")
+        self._steers = model.steerer is not None and self.alpha != 0
+        metadata = model.steerer.pack.metadata if model.steerer and self._steers else None
+        self._gate = metadata if metadata and metadata.gate == "window" else None
+        self.language = language if self._multilingual else "en"
+        """as given or last detected"""
+        self.settled = self.language is not None
+        """whether it is detected no more"""
+
+    def speech(self, audio: NDArray[np.float32]) -> list[tuple[int, int]]:
+        """Frames of samples [n] in which someone speaks, in stretches at least 3 s apart.
+
+        The gate hears enough in a window that is padded to little more than the audio. It costs a fraction of
+        one of 30 s, which only the decoder needs. Without a gate all of it counts as speech.
+        """
+        if self._gate is None or self._gate.gap_threshold is None:
+            return [(0, content_frames(len(audio)))]
+        length = max(SHORTEST, MEL_FRAMES * content_frames(len(audio)) + PADDING)
+        scores = self._encode(audio, min(length, FULL_LENGTH)).scores
+        return speech_regions(scores, self._gate.gap_threshold, self._gate.highest_noise)
+
+    def hear(self, audio: NDArray[np.float32]) -> Heard:
+        """Encode samples [n], at most 30 s, for :meth:`write`."""
+        return self._encode(audio, FULL_LENGTH)
+
+    def _encode(self, audio: NDArray[np.float32], length: int) -> Heard:
+        model = self._model
+        call = Call(self.alpha, asks_decoder=True) if self._steers else None
+        with active(model.steerer, call):
+            encoded = model.encode(pad_or_trim(model.feature_extractor(audio)[:, :-1], length))
+        return Heard(encoded, call, content_frames(len(audio)))
+
+    def write(self, heard: Heard, said: str) -> Written | None:
+        """Text of the window, with what was ``said`` before as prompt; None if the decoder repeats itself."""
+        model = self._model
+        with active(model.steerer, heard.call):
+            tokenizer = self._tokenizer(heard)
+            prompt = model.get_prompt(tokenizer, tokenizer.encode(" " + said) if said else [])
+            longest = TOKENS_AT_LEAST + TOKENS_PER_SECOND * int(heard.content * FRAME_SECONDS)
+            result = model.model.generate(
+                heard.encoded,
+                [prompt],
+                beam_size=self._beam_size,
+                max_length=min(model.max_length, len(prompt) + longest),
+                return_scores=True,
+                return_no_speech_prob=True,
+                suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),  # pyright: ignore[reportArgumentType]
+            )[0]
+            tokens = result.sequences_ids[0]
+            logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
+            if SilenceRule()(result.no_speech_prob, logprob):
+                return Written([], None)
+            if get_compression_ratio(tokenizer.decode(tokens).strip()) > HIGHEST_COMPRESSION:
+                return None
+            times = [token - tokenizer.timestamp_begin for token in tokens[-2:]]
+            goes_on = len(times) == 2 and min(times) >= 0
+            return Written(self._words(tokens, tokenizer, heard), times[1] if goes_on else None)
+
+    def labels(self, heard: Heard, start: float, end: float) -> Labels | None:
+        """Of a segment ``start``…``end`` seconds into the window, if that is steered."""
+        return self._model.label(heard.call, 0, start, end) if heard.call else None
+
+    def _tokenizer(self, heard: Heard) -> Tokenizer:
+        if not self.settled:
+            token, _ = self._model.model.detect_language(heard.encoded)[0][0]
+            self.language = token[2:-2]
+        return Tokenizer(
+            self._model.hf_tokenizer, self._multilingual, task=self._task, language=self.language
+        )
+
+    def _words(self, tokens: list[int], tokenizer: Tokenizer, heard: Heard) -> list[Word]:
+        """Timed by cross-attention, with the library's own corrections."""
+        seconds = heard.content * FRAME_SECONDS
+        segment: dict[str, Any] = {"seek": 0, "start": 0.0, "end": seconds, "tokens": tokens}
+        self._model.add_word_timestamps(
+            [[segment]], tokenizer, heard.encoded, MEL_FRAMES * heard.content, PREPENDED, APPENDED, 0.0
+        )
+        spaced = tokenizer.language_code not in UNSPACED
+        words: list[Word] = []
+        for timing in segment["words"]:
+            start, end = (min(float(timing[edge]), seconds) for edge in ("start", "end"))
+            word = Word(start, end, timing["word"], float(timing["probability"]))
+            if words and spaced and not word.text.startswith(" "):
+                last = words.pop()  # the library divides "17.05" and "well-known"
+                probability = min(last.probability, word.probability)
+                word = Word(last.start, word.end, last.text + word.text, probability)
+            words.append(word)
+        return words

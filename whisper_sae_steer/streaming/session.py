@@ -1,0 +1,285 @@
+"""Live audio: a session that is fed chunks and says what is final, and what it hears so far.
+
+    session = StreamingTranscriber(model)
+    for chunk in microphone:
+        final, partial = session.feed(chunk)
+    final, _ = session.finish()
+
+The gate hears every second whether someone speaks. Where nobody does, audio is encoded and forgotten, never
+decoded. Speech is transcribed again as it grows, and what two hypotheses agree on is final (LocalAgreement-2,
+see ``agreement.py``); it is finished by a gap, or cut off where a final sentence ends.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import SAMPLE_RATE, load_audio
+from ..errors import AudioError, StreamError
+from ..faster import WhisperModel
+from ..seek import MIN_GAP, PAD
+from ..steering import Labels
+from ..taps import SAMPLES_PER_FRAME, WINDOW_SAMPLES, content_frames
+from .agreement import Word, agreed, continues_at, ends_sentence, sentences
+from .hearing import Heard, Listener, Task
+
+KEPT = 2 * SAMPLE_RATE
+"""samples without speech that stay: its beginning may not show yet"""
+QUIET = SAMPLE_RATE // 2
+"""samples without speech after it that the decoder isn't shown"""
+UNHEARD = SAMPLE_RATE // 2
+"""samples of speech after what the decoder wrote for which it is asked again"""
+LONG, FULL = 15 * SAMPLE_RATE, 25 * SAMPLE_RATE
+"""samples of speech from which the buffer is cut at the end of a sentence, or of any word"""
+PROMPT_WORDS = 40
+"""at most this much of what was said before the buffer is the decoder's prompt"""
+LONGEST_MIN_CHUNK = 5.0
+
+
+class StreamSegment(NamedTuple):
+    """A stretch of at most one sentence; texts in a row join to the transcript."""
+
+    id: int
+    """counts final segments from 0; of a partial one, what it would be if it was final now"""
+    start: float
+    """seconds since the session began"""
+    end: float
+    text: str
+    speech_prob: float | None
+    """probability that someone speaks in it; None without steering"""
+    hallucination_risk: float | None
+    """probability that its text was invented; None without steering"""
+    words: tuple[Word, ...]
+
+
+class Update(NamedTuple):
+    """What a chunk brought."""
+
+    final: list[StreamSegment]
+    """new, and never changed again"""
+    partial: list[StreamSegment]
+    """all that is heard beyond the final segments so far; takes the place of what was partial before"""
+
+
+class StreamingTranscriber:
+    """A live session on a model, which other sessions and threads may use at the same time.
+
+    ``steer_alpha`` as in ``transcribe``; at 0, or where the model has no pack, nothing tells speech from
+    noise and everything is decoded. ``language`` None has it detected from the first words. Audio is
+    transcribed when ``min_chunk`` seconds of it are new, in one go if more of it is fed at once: shorter is
+    sooner and dearer. The same chunks give the same updates. Raises AlphaError and StreamError.
+    """
+
+    def __init__(
+        self,
+        model: WhisperModel,
+        *,
+        steer_alpha: float = 1.0,
+        language: str | None = None,
+        task: Task = "transcribe",
+        min_chunk: float = 1.0,
+        beam_size: int = 5,
+    ) -> None:
+        if not 0.1 <= min_chunk <= LONGEST_MIN_CHUNK:
+            raise StreamError(f"min_chunk must be 0.1 to {LONGEST_MIN_CHUNK:g} seconds, not {min_chunk}")
+        self._listener = Listener(model, steer_alpha, language, task, beam_size)
+        self._min_chunk = round(min_chunk * SAMPLE_RATE)
+        self._waiting: deque[NDArray[np.float32]] = deque()
+        """chunks not in the buffer yet"""
+        self._buffer = np.zeros(0, np.float32)
+        self._start = 0
+        """samples of the session before the buffer"""
+        self._covered = 0
+        """samples of the session up to which the last hypothesis heard everything"""
+        self._said: deque[str] = deque(maxlen=PROMPT_WORDS)
+        """final words before the buffer"""
+        self._committed: list[Word] = []
+        """final words in the buffer"""
+        self._pending: list[Word] = []
+        """what the last hypothesis says beyond them"""
+        self._final: list[StreamSegment] = []
+        self._partial: list[StreamSegment] = []
+        self._segments = 0
+        self._heard: list[tuple[int, Heard]] = []
+        """windows of the last hypothesis, and samples of the session before each"""
+        self._finished = False
+
+    @property
+    def language(self) -> str | None:
+        """Language code as given or detected; None before anyone spoke."""
+        return self._listener.language
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio fed so far."""
+        return (self._start + len(self._buffer) + self._samples_waiting()) / SAMPLE_RATE
+
+    def feed(self, chunk: NDArray[np.float32]) -> Update:
+        """Take samples [n], float32 mono at 16 kHz, of any length.
+
+        Raises AudioError for anything else and for NaN, and StreamError after the end; the session goes on.
+        """
+        if self._finished:
+            raise StreamError("this session is finished: start another one")
+        if not isinstance(chunk, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise AudioError(f"a chunk must be an array of samples, not {type(chunk)}")
+        samples = chunk if chunk.shape == (0,) else load_audio(chunk)
+        self._waiting.append(np.array(samples, np.float32))  # the caller may write to its own again
+        while self._samples_waiting() >= self._min_chunk:
+            self._take()
+            self._advance(last=False)
+        return self._update()
+
+    def finish(self) -> Update:
+        """Transcribe the rest; all text is final then. Once more gives an empty update."""
+        if not self._finished:
+            self._finished = True
+            self._take()
+            self._advance(last=True)
+        return self._update()
+
+    def _samples_waiting(self) -> int:
+        return sum(len(chunk) for chunk in self._waiting)
+
+    def _update(self) -> Update:
+        final, self._final = self._final, []
+        return Update(final, self._partial)
+
+    def _take(self) -> None:
+        """Move waiting audio to the buffer, as much as fits."""
+        waiting = np.concatenate([*self._waiting, np.zeros(0, np.float32)])
+        room = WINDOW_SAMPLES - len(self._buffer)
+        self._buffer = np.concatenate([self._buffer, waiting[:room]])
+        self._waiting = deque([waiting[room:]])
+
+    def _advance(self, last: bool) -> None:
+        """Transcribe what was said in the buffer, and let go of what is done with."""
+        while len(self._buffer):
+            regions = self._listener.speech(self._buffer)
+            kept = 0 if last else KEPT
+            if not regions:
+                # what was pending came of a sound that turned out to be no speech
+                self._pending, self._partial = [], []
+                self._drop(len(self._buffer) - kept)
+                return
+            start, end = regions[0]
+            if start - PAD >= MIN_GAP:
+                self._drop((start - PAD) * SAMPLES_PER_FRAME)
+                continue
+            over = last or content_frames(len(self._buffer)) - end >= MIN_GAP
+            self._transcribe((end + PAD) * SAMPLES_PER_FRAME, over)
+            if not over:
+                self._shorten()
+                return
+            if len(regions) == 1:
+                self._drop(len(self._buffer) - kept)
+                return
+            self._drop((regions[1][0] - PAD) * SAMPLES_PER_FRAME)
+
+    def _transcribe(self, spoken: int, over: bool) -> None:
+        """Bring the text up to date with the speech that ends ``spoken`` samples into the buffer.
+
+        For good if it is ``over``. Where nothing more was said the next hypothesis would agree.
+        """
+        words, confirmed = self._pending, len(self._pending)
+        if self._start + spoken > self._covered:
+            self._covered = self._start + len(self._buffer)
+            hypothesis = self._hypothesis(spoken)
+            if hypothesis is not None:
+                words = hypothesis[continues_at(self._committed, hypothesis) :]
+                confirmed = agreed(self._pending, words)
+        self._commit(words, len(words) if over else confirmed)
+
+    def _hypothesis(self, spoken: int) -> list[Word] | None:
+        """All words of the buffer, as now heard; None if there are none to rely on.
+
+        As Whisper asks for it, the window moves on as long as it leaves speech behind.
+        """
+        quiet = len(self._buffer) - spoken > QUIET
+        audio = self._buffer[:spoken] if quiet else self._buffer
+        self._heard, words, begin = [], list[Word](), 0
+        while True:
+            heard = self._listener.hear(audio[begin:])
+            self._heard.append((self._start + begin, heard))
+            written = self._listener.write(heard, "".join([*self._said, *(w.text for w in words)]).strip())
+            if written is None:
+                return words or None
+            words += [word.shifted((self._start + begin) / SAMPLE_RATE) for word in written.words]
+            if not written.next:
+                return words
+            begin += written.next * SAMPLES_PER_FRAME
+            if spoken - PAD * SAMPLES_PER_FRAME - begin < UNHEARD:
+                return words
+
+    def _commit(self, words: list[Word], confirmed: int) -> None:
+        """Make the first words final; the others are pending."""
+        final = self._as_segments(words[:confirmed])
+        self._final += final
+        self._segments += len(final)
+        self._committed += words[:confirmed]
+        self._listener.settled |= bool(final)
+        self._pending = words[confirmed:]
+        self._partial = self._as_segments(self._pending)
+
+    def _as_segments(self, words: list[Word]) -> list[StreamSegment]:
+        segments: list[StreamSegment] = []
+        for stretch in sentences(words):
+            start, end = stretch[0].start, stretch[-1].end
+            labels = self._labels(start, end)
+            segments.append(
+                StreamSegment(
+                    self._segments + len(segments),
+                    start,
+                    end,
+                    "".join(word.text for word in stretch),
+                    labels.speech_prob if labels else None,
+                    labels.hallucination_risk if labels else None,
+                    tuple(stretch),
+                )
+            )
+        return segments
+
+    def _labels(self, start: float, end: float) -> Labels | None:
+        """From the window that the words were read in."""
+        windows = [(begin / SAMPLE_RATE, heard) for begin, heard in self._heard]
+        offset, heard = next((w for w in reversed(windows) if w[0] <= start), windows[0])
+        return self._listener.labels(heard, start - offset, end - offset)
+
+    def _shorten(self) -> None:
+        """Cut a long buffer where a final sentence ends, or if it is nearly full where any word does."""
+        ended = [i for i, word in enumerate(self._committed) if ends_sentence(word)]
+        if len(self._buffer) > LONG and ended:
+            self._drop_after(ended[-1])
+        if len(self._buffer) > FULL and self._committed:
+            self._drop_after(len(self._committed) - 1)
+        if len(self._buffer) > FULL:
+            self._give_up_agreeing()
+
+    def _give_up_agreeing(self) -> None:
+        """No two hypotheses agree: all but the newest words of the last one are final."""
+        newest = (self._start + len(self._buffer) - KEPT) / SAMPLE_RATE
+        old = sum(word.end < newest for word in self._pending)
+        self._commit(self._pending, old)
+        if old:
+            self._drop_after(len(self._committed) - 1)
+        else:
+            self._drop(len(self._buffer) - KEPT)
+
+    def _drop_after(self, index: int) -> None:
+        """Drop the buffer up to half-way between a final word and the next."""
+        words = [*self._committed, *self._pending]
+        end = words[index].end
+        following = words[index + 1].start if index + 1 < len(words) else end
+        self._drop(round((end + max(end, following)) / 2 * SAMPLE_RATE) - self._start)
+
+    def _drop(self, samples: int) -> None:
+        """Drop so many samples from the buffer's start; final words in them become the prompt."""
+        samples = max(0, min(samples, len(self._buffer)))
+        self._start += samples
+        self._buffer = self._buffer[samples:]
+        begin = self._start / SAMPLE_RATE
+        gone = sum((word.start + word.end) / 2 < begin for word in self._committed)
+        self._said.extend(word.text for word in self._committed[:gone])
+        self._committed = self._committed[gone:]

@@ -1,0 +1,65 @@
+"""Options of the server."""
+
+from dataclasses import dataclass
+
+from ..errors import SteerError
+
+MAX_ALPHA = 100.0
+"""far beyond any use, and far from overflow"""
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Options of :func:`.app.create_app`. Raises SteerError for values that can't be served with."""
+
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 for every network"""
+    port: int = 8000
+    """TCP port"""
+    model: str = "base"
+    """name or path of a Whisper model"""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda if there is one"""
+    compute_type: str = "default"
+    """int8, float16, …"""
+    pack: str = "auto"
+    """steering pack: a path, auto (shipped with us) or none"""
+    steer_alpha: float = 1.0
+    """strength for requests that don't give their own; 0 is the unsteered library"""
+    aliases: tuple[str, ...] = ("whisper-1",)
+    """further names that requests may call the model by"""
+    workers: int = 1
+    """requests transcribed at the same time"""
+    cpu_threads: int = 0
+    """CPU threads of each; 0: the library's choice"""
+    max_queue: int = 32
+    """requests that may wait for a worker; more are refused with 429"""
+    max_uploads: int = 64
+    """uploads received at the same time; more are refused with 429"""
+    max_upload_bytes: int = 25 * 2**20
+    """largest audio file; larger ones are refused with 413"""
+    max_audio_seconds: float = 3600.0
+    """longest audio; longer is refused with 413"""
+    upload_timeout: float = 60.0
+    """seconds an upload may take, 408 after that"""
+    decode_timeout: float = 60.0
+    """seconds a file may take to decode, 413 after that"""
+    shutdown_timeout: int = 30
+    """seconds that running requests may take to finish after SIGTERM"""
+    api_key: str | None = None
+    """what clients must send as bearer token; better in the environment as WHISPER_SAE_STEER_API_KEY"""
+
+    def __post_init__(self):
+        for name in ("workers", "max_uploads", "max_upload_bytes"):
+            if getattr(self, name) < 1:
+                raise SteerError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("max_audio_seconds", "upload_timeout", "decode_timeout"):
+            if not getattr(self, name) > 0:
+                raise SteerError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.steer_alpha <= MAX_ALPHA:
+            raise SteerError(f"steer_alpha must be from 0 to {MAX_ALPHA:g}, not {self.steer_alpha}")
+        for name in ("max_queue", "cpu_threads", "shutdown_timeout"):
+            if getattr(self, name) < 0:
+                raise SteerError(f"{name} must not be negative, as {getattr(self, name)} is")
+        if self.api_key is not None and not self.api_key.strip():
+            raise SteerError("an empty api_key would let nobody in; leave it out to let everybody in")

@@ -1,0 +1,145 @@
+"""One model and a bounded queue in front of it: worker threads run the blocking jobs of async requests."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from typing import ParamSpec, TypeVar
+
+from ..errors import SteerError
+from ..faster import WhisperModel
+from .config import ServeConfig
+from .errors import Busy
+from .metrics import Metrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONGEST_RETRY = 60
+"""seconds; OpenAI's client heeds no longer Retry-After"""
+
+_cancelled: ContextVar[threading.Event] = ContextVar("cancelled")
+
+
+class Cancelled(Exception):
+    """Ends a job that nobody waits for any more."""
+
+
+def checkpoint() -> None:
+    """Called by a job where it may stop: raises Cancelled if its client is gone. Elsewhere does nothing."""
+    cancelled = _cancelled.get(None)
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled
+
+
+class Slots:
+    """At most ``size`` holders at a time; nobody is kept waiting. Thread-safe."""
+
+    def __init__(self, size: int):
+        self.size, self.taken = size, 0
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Whether there was one."""
+        with self._lock:
+            free = self.taken < self.size
+            self.taken += free
+            return free
+
+    def give_back(self) -> None:
+        with self._lock:
+            self.taken -= 1
+
+
+class Engine:
+    """A model and the threads that work on it."""
+
+    def __init__(self, config: ServeConfig, name: str, model: WhisperModel, metrics: Metrics):
+        self.config, self.name, self.model, self.metrics = config, name, model, metrics
+        self.names = tuple(dict.fromkeys((name, *config.aliases)))
+        """what requests may call the model"""
+        self.started = int(time.time())
+        self.uploads = Slots(config.max_uploads)
+        self._jobs = Slots(config.workers + config.max_queue)
+        self._pool = ThreadPoolExecutor(config.workers, "transcribe")
+        self._seconds = 1.0
+        """what a job takes, as a running mean"""
+        self.closing = False
+        metrics.show(queued=lambda: self.queued, running=lambda: self._jobs.taken - self.queued)
+
+    @property
+    def is_multilingual(self) -> bool:
+        return len(self.model.supported_languages) > 1
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for a worker."""
+        return max(0, self._jobs.taken - self.config.workers)
+
+    @property
+    def has_room(self) -> bool:
+        return self._jobs.taken < self._jobs.size and not self.closing
+
+    def busy(self) -> Busy:
+        """The refusal for now, with a guess of when to come back."""
+        ahead = (self._jobs.taken or 1) / self.config.workers
+        wait = min(LONGEST_RETRY, math.ceil(self._seconds * ahead))
+        return Busy("the server is busy; try again later", max(1, wait))
+
+    async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a blocking function, run by a worker; Busy if the queue is full.
+
+        When the caller is cancelled the job is dropped, or ended at its next :func:`checkpoint`.
+        """
+        if not self._jobs.take():
+            raise self.busy()
+        cancelled = threading.Event()
+
+        def work() -> T:
+            _cancelled.set(cancelled)
+            started = time.monotonic()
+            try:
+                return job(*args, **kwargs)
+            except (Cancelled, SteerError) as error:
+                error.__context__ = None  # frames would keep the recording until some garbage collection
+                raise error.with_traceback(None) from None
+            finally:
+                self._seconds += 0.1 * (time.monotonic() - started - self._seconds)
+
+        future: Future[T] = self._pool.submit(copy_context().run, work)
+        future.add_done_callback(lambda _: self._jobs.give_back())
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            cancelled.set()
+
+    async def draw(
+        self, job: Callable[P, Iterable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncGenerator[T]:
+        """What a blocking function yields, as it comes; as :meth:`run`, and cancelled when it is closed.
+
+        The worker never waits for whoever draws, so a client that reads slowly holds up nobody.
+        """
+        loop, items = asyncio.get_running_loop(), asyncio.Queue[tuple[T] | None]()
+
+        def work() -> None:
+            for item in job(*args, **kwargs):
+                checkpoint()
+                loop.call_soon_threadsafe(items.put_nowait, (item,))
+
+        task = asyncio.ensure_future(self.run(work))
+        task.add_done_callback(lambda _: items.put_nowait(None))
+        try:
+            while (item := await items.get()) is not None:
+                yield item[0]
+            await task
+        finally:
+            task.cancel()
+
+    def close(self) -> None:
+        """Take no more jobs; those that run end at their next checkpoint if their caller is gone."""
+        self.closing = True
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,282 @@
+"""Live audio over a WebSocket: audio frames in, final and partial segments out.
+
+The client sends JSON with its :class:`LiveOptions` (``{}`` will do), then binary messages of 16 kHz mono
+samples, then ``{"type": "end"}``. The server answers ``{"type": "ready"}``, an ``update`` whenever it has
+listened on, and an ``end`` with the last segments, and closes with 1000. Before it closes for another reason
+it sends ``{"type": "error", "message": …}``.
+"""
+
+import asyncio
+import json
+from collections import deque
+from typing import Any, Literal
+
+import numpy as np
+import structlog
+from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect, WebSocketException, status
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..audio import SAMPLE_RATE
+from ..errors import SteerError
+from ..streaming import StreamingTranscriber, StreamSegment, Update
+from .engine import Engine
+from .errors import Busy
+from .security import KEY_PROTOCOL, require_key
+
+MESSAGE_BYTES = 2**20
+"""largest message: half a minute of 16-bit samples"""
+IDLE_SECONDS = 30.0
+"""without a message, after which the session ends; also how long a client may leave an answer unread"""
+BACKLOG_SECONDS = 10.0
+"""of audio that may wait; then nothing is read, and the client's connection fills up"""
+BUSY_SECONDS = 30.0
+"""to wait for a free worker"""
+
+router = APIRouter()
+log = structlog.get_logger()
+
+
+class LiveOptions(BaseModel):
+    """What the first message may hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: float | None = Field(None, ge=0, le=100)
+    """strength of the steering; the server's own when left out"""
+    language: str | None = None
+    """code; detected when left out"""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    format: Literal["pcm16", "float32"] = "pcm16"
+    """little-endian, of the binary messages"""
+    words: bool = False
+    """whether segments come with their words"""
+    min_chunk: float = Field(1.0, ge=0.1, le=5.0)
+    """seconds of new audio after which it is transcribed: shorter is sooner and dearer"""
+
+
+class Closing(WebSocketException):
+    """Ends the connection with a status code of RFC 6455 and a message for the client."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(code, message)
+
+
+class Backlog:
+    """Audio between the client and the worker: at most a few seconds wait."""
+
+    def __init__(self, enough: float):
+        self._enough = enough * SAMPLE_RATE
+        self._chunks: deque[NDArray[np.float32]] = deque()
+        self._samples = 0
+        self._ended = False
+        self._changed = asyncio.Condition()
+
+    async def put(self, samples: NDArray[np.float32]) -> None:
+        """Append samples [n] as soon as there is room."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._samples < BACKLOG_SECONDS * SAMPLE_RATE)
+            self._chunks.append(samples)
+            self._samples += len(samples)
+            self._changed.notify_all()
+
+    async def end(self) -> None:
+        """No more will come."""
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    async def take(self) -> NDArray[np.float32] | None:
+        """All that waits, once it is enough for a step or the last; None at the end."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ended or self._samples >= self._enough)
+            if not self._chunks:
+                return None
+            samples = np.concatenate(self._chunks)
+            self._chunks.clear()
+            self._samples = 0
+            self._changed.notify_all()
+            return samples
+
+
+@router.websocket("/v1/audio/stream")
+async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
+    """One live session. Sessions share the workers with uploads: each step is a job."""
+    engine: Engine = websocket.app.state.engine
+    # a browser that offers protocols, one of them the key, wants one of the others chosen
+    offered = [name for name in websocket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
+    await websocket.accept(offered[0] if offered else None)
+    if not engine.has_room or not engine.uploads.take():
+        await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(engine.busy())))
+        return
+    try:
+        await _serve(websocket, engine)
+        await websocket.close()
+    except WebSocketDisconnect:
+        engine.metrics.hangups.inc()
+    except Closing as closing:
+        await _close(websocket, closing)
+    except Exception:
+        log.exception("unforeseen")
+        await _close(websocket, Closing(status.WS_1011_INTERNAL_ERROR, "the server failed; its log says why"))
+    finally:
+        engine.uploads.give_back()
+
+
+async def _close(websocket: WebSocket, closing: Closing) -> None:
+    try:
+        await _send(websocket, {"type": "error", "message": closing.reason})
+        await websocket.close(closing.code, closing.reason[:100])
+    except (WebSocketDisconnect, WebSocketException, RuntimeError):
+        pass  # it is gone already
+
+
+async def _serve(websocket: WebSocket, engine: Engine) -> None:
+    options = _options(await _message(websocket))
+    alpha = engine.config.steer_alpha if options.alpha is None else options.alpha
+    try:
+        session = StreamingTranscriber(
+            engine.model,
+            steer_alpha=alpha,
+            language=options.language,
+            task=options.task,
+            min_chunk=options.min_chunk,
+        )
+    except SteerError as error:
+        raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, str(error)) from None
+    await _send(websocket, {"type": "ready", "model": engine.name, "alpha": alpha, "format": options.format})
+    backlog = Backlog(options.min_chunk)
+    tasks = [
+        asyncio.create_task(_receive(websocket, options, backlog, engine.config.max_audio_seconds)),
+        asyncio.create_task(_transcribe(websocket, options, backlog, engine, session)),
+    ]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _receive(websocket: WebSocket, options: LiveOptions, backlog: Backlog, longest: float) -> None:
+    """Bring the client's audio to the backlog until it says that it was all."""
+    seconds = 0.0
+    while isinstance(message := await _message(websocket), bytes):
+        samples = _samples(message, options)
+        seconds += len(samples) / SAMPLE_RATE
+        if seconds > longest:
+            raise Closing(status.WS_1008_POLICY_VIOLATION, f"the session is longer than {longest:g} s")
+        await backlog.put(samples)
+    if _json(message) != {"type": "end"}:
+        raise Closing(
+            status.WS_1003_UNSUPPORTED_DATA, 'send audio as binary messages, and {"type": "end"} last'
+        )
+    await backlog.end()
+
+
+async def _transcribe(
+    websocket: WebSocket,
+    options: LiveOptions,
+    backlog: Backlog,
+    engine: Engine,
+    session: StreamingTranscriber,
+) -> None:
+    """Feed what waits, in one go: a session that fell behind catches up, as that costs less."""
+    while (samples := await backlog.take()) is not None:
+        update = await _run(engine, session, samples)
+        await _send(websocket, _update("update", update, session, options.words))
+    update = await _run(engine, session, None)
+    engine.metrics.audio.inc(session.seconds)
+    await _send(websocket, _update("end", update, session, options.words))
+
+
+async def _run(engine: Engine, session: StreamingTranscriber, samples: NDArray[np.float32] | None) -> Update:
+    """One step of the session by a worker, samples None for its end; waits for room in the queue."""
+    deadline = asyncio.get_running_loop().time() + BUSY_SECONDS
+    while True:
+        try:
+            update = await (
+                engine.run(session.finish) if samples is None else engine.run(session.feed, samples)
+            )
+        except Busy as busy:
+            if asyncio.get_running_loop().time() > deadline:
+                raise Closing(status.WS_1013_TRY_AGAIN_LATER, str(busy)) from None
+            await asyncio.sleep(0.1)
+        else:
+            engine.metrics.segments.inc(len(update.final))
+            return update
+
+
+async def _message(websocket: WebSocket) -> str | bytes:
+    """The next message; Closing 1008 (none in time) or 1009 (too large), WebSocketDisconnect."""
+    try:
+        message: dict[str, Any] = dict(await asyncio.wait_for(websocket.receive(), IDLE_SECONDS))
+    except asyncio.TimeoutError:
+        raise Closing(status.WS_1008_POLICY_VIOLATION, f"nothing came for {IDLE_SECONDS:g} s") from None
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", status.WS_1006_ABNORMAL_CLOSURE))
+    content: str | bytes = message["text"] if message.get("bytes") is None else message["bytes"]
+    if len(content) > MESSAGE_BYTES:
+        raise Closing(
+            status.WS_1009_MESSAGE_TOO_BIG, f"a message may have {MESSAGE_BYTES} bytes, not {len(content)}"
+        )
+    return content
+
+
+async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:
+    try:
+        await asyncio.wait_for(websocket.send_text(json.dumps(message, ensure_ascii=False)), IDLE_SECONDS)
+    except asyncio.TimeoutError:
+        raise Closing(status.WS_1008_POLICY_VIOLATION, "the answers are not read") from None
+
+
+def _options(message: str | bytes) -> LiveOptions:
+    if isinstance(message, bytes):
+        raise Closing(
+            status.WS_1003_UNSUPPORTED_DATA, "send the options as JSON before any audio; {} will do"
+        )
+    try:
+        return LiveOptions.model_validate(_json(message))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or "options"
+        raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, f"{field}: {first['msg']}") from None
+
+
+def _json(message: str | bytes) -> Any:
+    try:
+        return json.loads(message)
+    except (ValueError, RecursionError):
+        raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "that is no JSON") from None
+
+
+def _samples(message: bytes, options: LiveOptions) -> NDArray[np.float32]:
+    """Float32 samples [n] of a binary message."""
+    kind = np.dtype("<i2" if options.format == "pcm16" else "<f4")
+    if len(message) % kind.itemsize:
+        raise Closing(
+            status.WS_1007_INVALID_FRAME_PAYLOAD_DATA,
+            f"{len(message)} bytes are no whole number of {options.format} samples",
+        )
+    samples = np.frombuffer(message, kind).astype(np.float32)
+    if options.format == "pcm16":
+        samples /= 32768
+    elif not np.isfinite(samples).all():
+        raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "the audio has NaN or infinite samples")
+    return samples
+
+
+def _update(kind: str, update: Update, session: StreamingTranscriber, words: bool) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "seconds": round(session.seconds, 3),
+        "language": session.language,
+        "final": [_segment(segment, words) for segment in update.final],
+        "partial": [_segment(segment, words) for segment in update.partial],
+    }
+
+
+def _segment(segment: StreamSegment, words: bool) -> dict[str, Any]:
+    shown = segment._asdict()
+    timed = shown.pop("words")
+    return {**shown, "words": [word._asdict() for word in timed]} if words else shown

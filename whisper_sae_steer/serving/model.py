@@ -1,0 +1,64 @@
+"""The steered model as served: it counts its windows, and stops before one that nobody waits for."""
+
+import os
+from typing import Any
+
+import numpy as np
+from ctranslate2 import StorageView
+
+from ..calls import current
+from ..errors import SteerError
+from ..faster import WhisperModel
+from .config import ServeConfig
+from .engine import checkpoint
+from .features import PiecewiseFeatures
+from .metrics import Metrics
+
+
+class ServedModel(WhisperModel):
+    """A :class:`..faster.WhisperModel` for many requests."""
+
+    metrics: Metrics | None = None
+    """where to count, once it serves"""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.feature_extractor = PiecewiseFeatures(**self.feat_kwargs)
+
+    def encode(self, features: np.ndarray) -> StorageView:
+        checkpoint()
+        return super().encode(features)
+
+    def generate_with_fallback(self, *args: Any, **kwargs: Any) -> tuple[Any, float, float, float]:
+        result = super().generate_with_fallback(*args, **kwargs)
+        call = current(self.steerer)
+        if self.metrics is not None and call is not None and call.strength is not None:
+            self.metrics.windows.inc()
+            self.metrics.steered.inc(bool((call.strength != 0).any()))
+        return result
+
+
+def load_model(config: ServeConfig) -> ServedModel:
+    """The model that ``config`` names, warm. SteerError if it can't be had."""
+    try:
+        model = ServedModel(
+            config.model,
+            device=config.device,
+            compute_type=config.compute_type,
+            cpu_threads=config.cpu_threads,
+            num_workers=config.workers,
+            pack=None if config.pack == "none" else config.pack,
+        )
+    except SteerError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SteerError(f"can't load {config.model} on {config.device}: {reason}") from error
+    list(model.transcribe(np.zeros(1600, np.float32), language="en", temperature=0)[0])
+    return model
+
+
+def served_name(config: ServeConfig) -> str:
+    """What clients call the model: its name, or the last part of its path."""
+    path = os.path.abspath(config.model)
+    return os.path.basename(path) if os.path.exists(path) else config.model

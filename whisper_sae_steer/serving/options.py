@@ -1,0 +1,83 @@
+"""What a request asks for, checked before it may wait in any queue."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData
+from whisper.tokenizer import TO_LANGUAGE_CODE
+
+from .config import MAX_ALPHA
+from .engine import Engine
+from .errors import ApiError
+
+Task = Literal["transcribe", "translate"]
+Format = Literal["json", "text", "srt", "vtt", "verbose_json"]
+Granularity = Literal["segment", "word"]
+GRANULARITIES = "timestamp_granularities[]"
+"""as OpenAI's clients call the field"""
+
+
+class Options(BaseModel):
+    """The form's fields beside the file; what OpenAI's API has and we don't is left unread."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    """name of the model, or an alias of it"""
+    language: str | None = None
+    """code or English name; detected when left out"""
+    prompt: str | None = None
+    """text given as context to the first window"""
+    response_format: Format = "json"
+    temperature: float = Field(0.0, ge=0, le=1)
+    """for sampling; at 0 it rises by 0.2 where decoding fails"""
+    timestamp_granularities: tuple[Granularity, ...] = ("segment",)
+    """with verbose_json: which times to give"""
+    stream: bool = False
+    """server-sent events, one a segment, instead of one answer"""
+    steer_alpha: float = Field(ge=0, le=MAX_ALPHA)
+    """strength of the steering; 0 is the unsteered library"""
+
+
+def read_options(form: FormData, engine: Engine, task: Task) -> Options:
+    """The options of a request for ``task``; ApiError 400 that names the field at fault."""
+    given: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str) and value}
+    config = engine.config
+    given = {"model": engine.name, "steer_alpha": config.steer_alpha, **given}
+    if granularities := form.getlist(GRANULARITIES):
+        given["timestamp_granularities"] = granularities
+    try:
+        options = Options.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        raise ApiError(400, f"{field}: {first['msg']}", "invalid_value", field) from None
+    if options.model not in engine.names:
+        message = f"the model {options.model!r} is not served here, {engine.name} is"
+        raise ApiError(400, message, "model_not_found", "model")
+    _check_together(options, granularities=bool(granularities))
+    language = _language(options.language, engine)
+    if task == "translate" and not engine.is_multilingual:
+        raise ApiError(400, f"{engine.name} knows English only and can't translate", None, "model")
+    return options.model_copy(update={"language": language})
+
+
+def _check_together(options: Options, granularities: bool) -> None:
+    if granularities and options.response_format != "verbose_json":
+        message = "timestamp_granularities needs response_format verbose_json"
+        raise ApiError(400, message, "invalid_value", GRANULARITIES)
+    if options.stream and options.response_format in ("srt", "vtt"):
+        raise ApiError(
+            400, "stream needs response_format json, text or verbose_json", "invalid_value", "stream"
+        )
+
+
+def _language(name: str | None, engine: Engine) -> str | None:
+    """The code of a language; that of an English-only model is known."""
+    if name is None:
+        return None if engine.is_multilingual else "en"
+    code = TO_LANGUAGE_CODE.get(name.lower(), name.lower())
+    if code not in engine.model.supported_languages:
+        known = "" if engine.is_multilingual else "; the model knows English only"
+        raise ApiError(400, f"{name!r} is no language code{known}", "invalid_value", "language")
+    return code

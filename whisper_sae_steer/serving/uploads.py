@@ -1,0 +1,89 @@
+"""Receives forms with a file, within limits of size and time that hold while they come in."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Annotated, BinaryIO
+
+from fastapi import Depends, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.types import Message
+
+from .config import ServeConfig
+from .engine import Engine
+from .errors import ApiError
+
+FIELD_BYTES = 2**16
+"""of the fields beside the file, and of each"""
+
+
+async def receive_form(request: Request) -> AsyncGenerator[FormData]:
+    """A multipart form whose one file is on disk, if not small; gone when the request is over.
+
+    ApiError before anything is read where it is no form, too large by its own word, or there is no room;
+    while it comes in where it grows too large (413) or takes too long (408). What a file is called is never
+    used.
+    """
+    engine: Engine = request.app.state.engine
+    config = engine.config
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(415, "send the audio as multipart/form-data", "unsupported_media")
+    if _content_length(request) > config.max_upload_bytes + FIELD_BYTES:
+        raise _too_large(config)
+    if not engine.has_room or not engine.uploads.take():
+        raise engine.busy()
+    try:
+        form = await _within_limits(request, config)
+    finally:
+        engine.uploads.give_back()
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+Form = Annotated[FormData, Depends(receive_form)]
+
+
+def audio_of(form: FormData, config: ServeConfig) -> BinaryIO:
+    """The form's file; ApiError 400 (none, or empty) or 413."""
+    upload = form.get("file")
+    if not isinstance(upload, UploadFile):
+        raise ApiError(400, "the form has no file; send the audio as a part with a file name", None, "file")
+    if not upload.size:
+        raise ApiError(400, "the file is empty (0 bytes)", "invalid_audio", "file")
+    if upload.size > config.max_upload_bytes:
+        raise _too_large(config)
+    return upload.file
+
+
+async def _within_limits(request: Request, config: ServeConfig) -> FormData:
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > config.max_upload_bytes + FIELD_BYTES:
+            raise _too_large(config)
+        return message
+
+    try:
+        form = Request(request.scope, receive).form(max_files=1, max_fields=32, max_part_size=FIELD_BYTES)
+        return await asyncio.wait_for(form, config.upload_timeout)
+    except asyncio.TimeoutError:
+        limit = f"{config.upload_timeout:g} s"
+        message = f"the upload took longer than {limit}"
+        raise ApiError(408, message, "upload_timeout", headers={"Connection": "close"}) from None
+
+
+def _content_length(request: Request) -> int:
+    """As announced; 0 if it isn't."""
+    text = request.headers.get("content-length", "0")
+    if not text.isdecimal():
+        raise ApiError(400, "Content-Length is no number")
+    return int(text)
+
+
+def _too_large(config: ServeConfig) -> ApiError:
+    limit = f"{config.max_upload_bytes / 2**20:g} MiB"
+    return ApiError(413, f"the file is larger than {limit}", "file_too_large", "file")

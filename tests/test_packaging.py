@@ -70,7 +70,7 @@ def distributions(modules: set[str]) -> set[str]:
 def test_wheel_holds_the_package_its_types_and_its_packs(wheel: ZipFile) -> None:
     names = set(wheel.namelist())
     files = [path for path in (ROOT / "whisper_sae_steer").rglob("*") if path.is_file()]
-    shipped = {path for path in files if path.suffix in (".py", ".typed", ".safetensors")}
+    shipped = {path for path in files if path.parent.name != "__pycache__"}
     assert {path.relative_to(ROOT).as_posix() for path in shipped} == {
         name for name in names if ".dist-info/" not in name
     }
@@ -89,14 +89,18 @@ def test_metadata(wheel: ZipFile, metadata: Message) -> None:
     assert metadata["Name"] == "whisper-sae-steer"
     assert metadata["Version"] == version("whisper-sae-steer") == whisper_sae_steer.__version__
     assert set(metadata.get_all("Provides-Extra", [])) == {
-        *("weights", "train", "analysis", "serve", "ray", "peers", "dev"),
+        *("weights", "train", "hf", "batch", "serve", "ray", "peers", "dev"),
     }
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "whisper-sae-steer = whisper_sae_steer.cli:main" in wheel.read(name).decode()
 
 
 def test_dependencies_are_the_imports(metadata: Message) -> None:
-    extras = {*requirements(metadata, "train"), *requirements(metadata, "peers")}
+    extras = {
+        name
+        for extra in ("train", "peers", "batch", "ray", "serve")
+        for name in requirements(metadata, extra)
+    }
     optional = {*extras, "triton"}  # which comes with torch for CUDA
     needed = distributions(imported("whisper_sae_steer")) - {"whisper-sae-steer"} - optional
     assert needed == set(requirements(metadata))

@@ -48,10 +48,13 @@ COMMANDS: Mapping[str, Command | Group] = {
     "transcribe": Command(
         "audio to text, with the options of openai's whisper command", ".commands.transcribe"
     ),
+    "export": Command("a steered model that unmodified runtimes load", ".export.command"),
     "info": Command("model, pack and device that will be used", ".commands.info"),
     "calibrate": Command("a steering pack from your own noise and speech", ".calibrate.command"),
     "train": Command("sparse autoencoders from recordings", ".training.command"),
     "quality": Command("how good sparse autoencoders are, and what they cost", ".training.quality_command"),
+    "serve": Command("an OpenAI-compatible server", ".serving.command"),
+    "batch": Command("many recordings to text, on this machine or a Ray cluster", ".batch.command"),
     "bench": Group("measure a model with and without steering: fpr, wer, hard, peers", BENCHES),
 }
 

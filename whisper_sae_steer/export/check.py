@@ -118,6 +118,15 @@ def _figures(transcribe: Transcribe, sounds: Sequence[Sound], name: str) -> Figu
 Three = tuple[Transcribe, Transcribe, Transcribe]
 
 
+def _three(text: Callable[..., str], ours: Any, plain: Any, alpha: float) -> Three:
+    """``text`` of a model of ours, unsteered and steered, and of a plain one."""
+    return (
+        lambda audio, language: text(ours, audio, language, steer_alpha=0.0),
+        lambda audio, language: text(ours, audio, language, steer_alpha=alpha),
+        lambda audio, language: text(plain, audio, language),
+    )
+
+
 def _in_faster(weights: Weights, pack: Path, alpha: float, folder: Path, compute_type: str) -> Three:
     ours = faster.WhisperModel(str(weights.ct2_dir), compute_type=compute_type, pack=pack)
     plain = faster_whisper.WhisperModel(str(folder), compute_type=compute_type)
@@ -125,11 +134,7 @@ def _in_faster(weights: Weights, pack: Path, alpha: float, folder: Path, compute
     def text(model: Any, audio: Audio, language: str | None, **options: Any) -> str:
         return "".join(segment.text for segment in model.transcribe(audio, language=language, **options)[0])
 
-    return (
-        lambda audio, language: text(ours, audio, language, steer_alpha=0.0),
-        lambda audio, language: text(ours, audio, language, steer_alpha=alpha),
-        lambda audio, language: text(plain, audio, language),
-    )
+    return _three(text, ours, plain, alpha)
 
 
 def _in_openai(weights: Weights, pack: Path, alpha: float, folder: Path, compute_type: str) -> Three:
@@ -141,11 +146,7 @@ def _in_openai(weights: Weights, pack: Path, alpha: float, folder: Path, compute
     def text(model: Any, audio: Audio, language: str | None, **options: Any) -> str:
         return model.transcribe(audio, language=language, fp16=fp16, **options)["text"]
 
-    return (
-        lambda audio, language: text(ours, audio, language, steer_alpha=0.0),
-        lambda audio, language: text(ours, audio, language, steer_alpha=alpha),
-        lambda audio, language: text(plain, audio, language),
-    )
+    return _three(text, ours, plain, alpha)
 
 
 def _in_transformers(weights: Weights, pack: Path, alpha: float, folder: Path, compute_type: str) -> Three:

@@ -173,15 +173,21 @@ def test_control_c_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "stopped" in capsys.readouterr().err
 
 
-def test_help_imports_no_torch_and_module_is_the_command() -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("transcribe", "--steer_alpha"), ("serve", "--max_audio_seconds")]
+)
+def test_help_imports_no_torch(command: str, option: str) -> None:
     code = (
         "import sys; from whisper_sae_steer.cli import main\n"
-        "try: main(['transcribe', '--help'])\n"
+        f"try: main([{command!r}, '--help'])\n"
         "finally: sys.stderr.write(str('torch' in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "False"
-    assert "--steer_alpha" in done.stdout
+    assert option in done.stdout
+
+
+def test_module_is_the_command() -> None:
     asked = [sys.executable, "-m", "whisper_sae_steer", "--help"]
     shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     assert all(name in shown for name in cli.COMMANDS)

@@ -14,7 +14,7 @@ from torch import Tensor
 from whisper.utils import compression_ratio
 
 from .pack import PackMetadata
-from .seek import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD
+from .seek import COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD
 
 BRIEF = 100
 """frames (2 s)"""
@@ -46,7 +46,8 @@ class Answer(NamedTuple):
         Whisper's compression ratio shows that in long texts only: half of the words must differ too.
         """
         words = words_of(self.text)
-        return 2 * len(set(words)) > len(words) and compression_ratio(self.text) <= 2.4
+        loops = compression_ratio(self.text) > COMPRESSION_RATIO_THRESHOLD
+        return 2 * len(set(words)) > len(words) and not loops
 
     def is_likely(self, stock_texts: Collection[str]) -> bool:
         """By each of Whisper's own bounds, and no text that the model writes for any noise."""

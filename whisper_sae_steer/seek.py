@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .pack import PackMetadata
 
-NO_SPEECH_THRESHOLD, LOGPROB_THRESHOLD = 0.6, -1.0
+NO_SPEECH_THRESHOLD, LOGPROB_THRESHOLD, COMPRESSION_RATIO_THRESHOLD = 0.6, -1.0, 2.4
 """both libraries' defaults"""
 MIN_GAP = 150
 """frames (3 s) without speech that make a gap"""

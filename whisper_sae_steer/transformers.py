@@ -8,12 +8,16 @@ from torch import Tensor
 from .calls import Steerer, current
 
 NAMES = {
-    "model.encoder.": "encoder.", "layers.": "blocks.", "self_attn.q_proj": "attn.query",
-    "self_attn.k_proj": "attn.key", "self_attn.v_proj": "attn.value", "self_attn.out_proj": "attn.out",
-    "self_attn_layer_norm": "attn_ln", "fc1": "mlp.0", "fc2": "mlp.2", "final_layer_norm": "mlp_ln",
-    "encoder.layer_norm": "encoder.ln_post",
+    "encoder.": "model.encoder.", "decoder.": "model.decoder.", "blocks.": "layers.",
+    "cross_attn_ln": "encoder_attn_layer_norm", "attn_ln": "self_attn_layer_norm",
+    "cross_attn": "encoder_attn", ".attn.": ".self_attn.", ".query": ".q_proj", ".key": ".k_proj",
+    ".value": ".v_proj", ".out.": ".out_proj.", "mlp.0": "fc1", "mlp.2": "fc2", "mlp_ln": "final_layer_norm",
+    "encoder.ln_post": "encoder.layer_norm", "decoder.ln.": "decoder.layer_norm.",
+    "token_embedding": "embed_tokens",
+    "encoder.positional_embedding": "encoder.embed_positions.weight",
+    "decoder.positional_embedding": "decoder.embed_positions.weight",
 }  # fmt: skip
-"""parts of transformers' names and openai's"""
+"""parts of openai's names and transformers', to be replaced in this order"""
 
 
 def is_transformers(model: Any) -> bool:
@@ -26,7 +30,7 @@ def encoder_state(model: Any) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if name.startswith("model.encoder."):
-            for theirs, ours in NAMES.items():
+            for ours, theirs in NAMES.items():
                 name = name.replace(theirs, ours)
             state[name] = tensor
     return state

@@ -27,7 +27,7 @@ def model_card(
     how = (
         "its `ln_post.bias`"
         if pack.metadata.gate == "none"
-        else "one more encoder block, which acts only in 30 s windows in which nobody speaks"
+        else "two more encoder blocks, which act only in 30 s windows in which nobody speaks"
     )
     rows = "\n".join(
         _row(name, figures, result)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +22,13 @@ from ..metrics import WordErrors
 from ..synthetic import generate
 from ..taps import empty_mel
 from ..weights import Weights
+from .recordings import recording
 from .writers import CHECKPOINT, Format, to_transformers
 
 Audio = NDArray[np.float32]
 Transcribe = Callable[[Audio, str | None], str]
 """audio and language, None to detect it, to text"""
 SOUNDS = 24
-SAMPLE = (
-    "The train to the coast leaves at noon, so please bring the two blue boxes to the station before the"
-    " doors close."
-)
 RUNS = 5
 
 
@@ -73,10 +69,9 @@ class Check(NamedTuple):
 
 def sample_sounds() -> list[Sound]:
     """Audio that comes with the package: synthetic sounds, and one sentence."""
-    sentence = resources.files("whisper_sae_steer") / "samples" / "speech.ogg"
-    with resources.as_file(sentence) as path:
-        speech = Sound(load_audio(path), "en", SAMPLE)
-    return [Sound(made.audio, None, None) for made in generate(SOUNDS, 0)] + [speech]
+    sentence = recording("speech")
+    sounds = [Sound(made.audio, None, None) for made in generate(SOUNDS, 0)]
+    return [*sounds, Sound(sentence.audio, "en", sentence.text)]
 
 
 def sounds_of(clips: Sequence[Clip]) -> list[Sound]:
@@ -164,13 +159,18 @@ def _in_transformers(weights: Weights, pack: Path, alpha: float, folder: Path, c
         raw = {"raw": audio, "sampling_rate": SAMPLE_RATE}
         return model(raw, return_timestamps=True, generate_kwargs=options)["text"]
 
-    def steered(audio: Audio, language: str | None) -> str:
-        with attach(model, pack, alpha):
+    handle = attach(model, pack, 0.0)
+
+    def hooked(audio: Audio, language: str | None) -> str:
+        handle.alpha = alpha
+        try:
             return text(ours, audio, language)
+        finally:
+            handle.alpha = 0.0
 
     return (
         lambda audio, language: text(ours, audio, language),
-        steered,
+        hooked,
         lambda audio, language: text(exported, audio, language),
     )
 

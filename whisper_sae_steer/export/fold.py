@@ -17,7 +17,6 @@ the decoder listens to them more than to all others. They get an edit of their o
 
 import copy
 import math
-from importlib import resources
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -28,11 +27,11 @@ from whisper import Whisper
 from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import ResidualAttentionBlock
 
-from ..audio import load_audio
 from ..errors import PackError
 from ..pack import PooledGate, SteeringPack
 from ..steering import Steering, check_alpha
 from ..synthetic import generate
+from .recordings import recording
 
 WORTH, SILENT, MEAN = 12.0, 20.0, 30.0
 """sizes of the notes in standard deviations of a frame: of −1, of nobody speaking, of the mean of that"""
@@ -113,9 +112,7 @@ def _look(model: Whisper, gate: PooledGate) -> _Frames:
 
 def _speech() -> list[NDArray[np.float32]]:
     """Windows with speech, from the recordings that come with the package."""
-    folder = resources.files("whisper_sae_steer") / "samples"
-    with resources.as_file(folder) as path:
-        sentence, gap = (load_audio(path / f"{name}.ogg") for name in ("speech", "gap"))
+    sentence, gap = (recording(name).audio for name in ("speech", "gap"))
     return [sentence, sentence[: len(sentence) // 3], gap[:N_SAMPLES], gap[-N_SAMPLES:]]
 
 

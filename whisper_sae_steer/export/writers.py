@@ -9,22 +9,12 @@ from whisper import Whisper
 
 from ..convert import openai_to_ct2
 from ..errors import WeightsError
+from ..transformers import NAMES
 from ..vocabulary import get_tokenizer, suppressed, to_tokenizers
 
 Format = Literal["openai", "hf", "ct2"]
 CHECKPOINT = "model.pt"
 """the file that ``whisper.load_model`` takes, in a folder of format openai"""
-
-_NAMES = {
-    "encoder.": "model.encoder.", "decoder.": "model.decoder.", "blocks.": "layers.",
-    "cross_attn_ln": "encoder_attn_layer_norm", "attn_ln": "self_attn_layer_norm",
-    "cross_attn": "encoder_attn", ".attn.": ".self_attn.", ".query": ".q_proj", ".key": ".k_proj",
-    ".value": ".v_proj", ".out.": ".out_proj.", "mlp.0": "fc1", "mlp.2": "fc2", "mlp_ln": "final_layer_norm",
-    "encoder.ln_post": "encoder.layer_norm", "decoder.ln.": "decoder.layer_norm.",
-    "token_embedding": "embed_tokens",
-    "encoder.positional_embedding": "encoder.embed_positions.weight",
-    "decoder.positional_embedding": "decoder.embed_positions.weight",
-}  # fmt: skip
 
 
 def write_openai(model: Whisper, folder: Path) -> None:
@@ -95,7 +85,7 @@ def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict with transformers' names, the output projection tied."""
     renamed: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        for ours, theirs in _NAMES.items():
+        for ours, theirs in NAMES.items():
             name = name.replace(ours, theirs)
         renamed[name] = tensor.clone()
     renamed["proj_out.weight"] = renamed["model.decoder.embed_tokens.weight"]

@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..audio import SAMPLE_RATE
 from ..errors import SteerError
 from ..streaming import StreamingTranscriber, StreamSegment, Update
+from .config import MAX_ALPHA
 from .engine import Engine
 from .errors import Busy
+from .options import Task
 from .security import KEY_PROTOCOL, require_key
 
 MESSAGE_BYTES = 2**20
@@ -42,11 +44,11 @@ class LiveOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    alpha: float | None = Field(None, ge=0, le=100)
+    alpha: float | None = Field(None, ge=0, le=MAX_ALPHA)
     """strength of the steering; the server's own when left out"""
     language: str | None = None
     """code; detected when left out"""
-    task: Literal["transcribe", "translate"] = "transcribe"
+    task: Task = "transcribe"
     format: Literal["pcm16", "float32"] = "pcm16"
     """little-endian, of the binary messages"""
     words: bool = False

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from ..calls import Call, active
 from ..errors import StreamError
 from ..faster import WhisperModel
-from ..seek import MEL_FRAMES, SilenceRule, speech_regions
+from ..seek import COMPRESSION_RATIO_THRESHOLD, MEL_FRAMES, SilenceRule, speech_regions
 from ..steering import FRAME_SECONDS, Labels, check_alpha
 from ..taps import content_frames
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]
-HIGHEST_COMPRESSION = 2.4
-"""both libraries' default: what compresses better is a loop"""
 FULL_LENGTH, SHORTEST, PADDING = 3000, 500, 100
 """mel frames of 10 ms: Whisper's window, and for the gate alone the shortest one and the padding in it"""
 TOKENS_PER_SECOND, TOKENS_AT_LEAST = 10, 30
@@ -120,7 +118,7 @@ class Listener:
             logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
             if SilenceRule()(result.no_speech_prob, logprob):
                 return Written([], None)
-            if get_compression_ratio(tokenizer.decode(tokens).strip()) > HIGHEST_COMPRESSION:
+            if get_compression_ratio(tokenizer.decode(tokens).strip()) > COMPRESSION_RATIO_THRESHOLD:
                 return None
             times = [token - tokenizer.timestamp_begin for token in tokens[-2:]]
             goes_on = len(times) == 2 and min(times) >= 0

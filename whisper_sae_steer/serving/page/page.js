@@ -328,11 +328,17 @@ function drawWave(pen, width, height, color) {
   }
 }
 
-function drawLane(pen, lane, width, height, color) {
+/** Where a lane lies, with its label written. */
+function labelled(pen, lane, height, color) {
   const top = lane.top * height, tall = lane.height * height;
   pen.fillStyle = color("--quiet");
   pen.textBaseline = "middle";
   pen.fillText(lane.label, 4, top + tall / 2);
+  return { top, tall };
+}
+
+function drawLane(pen, lane, width, height, color) {
+  const { top, tall } = labelled(pen, lane, height, color);
   pen.strokeStyle = color("--line");
   pen.strokeRect(GUTTER + 0.5, top + 0.5, width - 1, tall);
   const values = recording.timeline?.[lane.data];
@@ -355,10 +361,7 @@ function drawLane(pen, lane, width, height, color) {
 
 /** Where a transcript has text. */
 function drawText(pen, lane, width, height, color) {
-  const top = lane.top * height, tall = lane.height * height;
-  pen.fillStyle = color("--quiet");
-  pen.textBaseline = "middle";
-  pen.fillText(lane.label, 4, top + tall / 2);
+  const { top, tall } = labelled(pen, lane, height, color);
   pen.fillStyle = color("--line");
   pen.fillRect(GUTTER, top + tall / 2, width, 1);
   if (!recording.duration) return;

@@ -2,9 +2,10 @@
 
     python benchmarks/own_noise.py MANIFEST --model tiny.en --source 0ad --counts 10 30 100 300 --out own
 
-For each count a pack is calibrated on so many clips of the source (split `calib`) and on calibration
-speech, without any other noise. It is then measured on clips of the source that no pack has seen, on all
-other sources of the `dev` split and on its speech, beside the unsteered model and the shipped pack.
+A pack for users who lack the source is calibrated on all others (split `calib`, `without`). For each
+count two more are calibrated on so many clips of the source: one of them alone (`alone`), and one built on
+that pack (`built on`), all with the same speech. Each is then measured on clips of the source that no pack
+has seen, on all sources of the `dev` split and on its speech, beside the unsteered model.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.files import write_atomically
 from whisper_sae_steer.find import find_sae
 from whisper_sae_steer.formats import load_sae
-from whisper_sae_steer.pack import save_pack
+from whisper_sae_steer.pack import read_pack, save_pack
 from whisper_sae_steer.weights import resolve
 
 
@@ -41,12 +42,19 @@ def main() -> None:
     }
     path = args.out / "own_noise.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name in ("unsteered", "shipped", *map(str, args.counts)):
+    others = [clip for clip in read_manifest(args.manifest, "calib", NONSPEECH_KINDS) if clip not in own]
+    others = select(others, args.per_class)
+    runs: dict[str, tuple[Sequence[Clip], bool]] = {"unsteered": ((), False), "without": (others, False)}
+    for count in args.counts:
+        runs[f"{count} alone"] = own[:count], False
+        runs[f"{count} built on"] = own[:count], True
+    for name, (noise, built_on) in runs.items():
         if name in found:
             continue
         pack: str | Path = "auto"
-        if name.isdigit():
-            pack = _calibrated(args, own[: int(name)], speech)
+        if noise:
+            base = args.out / "without.safetensors" if built_on else None
+            pack = _calibrated(args, noise, speech, base, args.out / f"{name}.safetensors")
         model = WhisperModel(args.model, compute_type=args.compute_type, cpu_threads=args.threads, pack=pack)
         alpha = 0.0 if name == "unsteered" else 1.0
         found[name] = {kind: measure(model, clips, alpha) for kind, clips in tests.items()}
@@ -72,15 +80,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _calibrated(args: argparse.Namespace, noise: Sequence[Clip], speech: Sequence[Clip]) -> Path:
-    """The file of a pack for so much noise."""
+def _calibrated(
+    args: argparse.Namespace, noise: Sequence[Clip], speech: Sequence[Clip], base: Path | None, out: Path
+) -> Path:
+    """Write a pack for this noise."""
     weights = resolve(args.model)
     config = CalibrationConfig(synthetic=0)
     work = args.work or args.out / "work"
-    result = calibrate(weights, load_sae(find_sae("auto", weights)), noise, speech, config, work)
-    path = args.out / f"{len(noise)}.safetensors"
-    save_pack(result.pack, path)
-    return path
+    sae = load_sae(find_sae("auto", weights))
+    result = calibrate(weights, sae, noise, speech, config, work, read_pack(base) if base else None)
+    save_pack(result.pack, out)
+    return out
 
 
 def measure(model: WhisperModel, clips: Sequence[Clip], alpha: float) -> dict[str, Any]:

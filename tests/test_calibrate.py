@@ -11,10 +11,11 @@ from calibration_parts import clip, random_sae, write_noise, write_speech
 from real_models import sample, weights
 
 from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, calibration, strength
+from whisper_sae_steer.calibrate.gatefit import NEW_FEATURES
 from whisper_sae_steer.calibrate.strength import MAX_COST
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.clips import Clip
-from whisper_sae_steer.errors import CalibrationError, PackError
+from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.find import find_sae
 from whisper_sae_steer.formats import load_sae, save_sae
 from whisper_sae_steer.pack import load_pack
@@ -96,7 +97,7 @@ def test_noise_and_speech_give_a_pack_of_their_own(tmp_path: Path, capsys: pytes
     noise = write_noise(tmp_path / "noise", fitted=8, held=4)
     manifest = write_folder(tmp_path / "made", 6, seed=9, seconds=(2, 4))
     out, work = tmp_path / "mine.safetensors", tmp_path / "work"
-    arguments = ("--nonspeech", noise, manifest, "--speech", speech, "--work", work)
+    arguments = ("--nonspeech", noise, manifest, "--speech", speech, "--work", work, "--base", "none")
     assert run(out, *arguments) == 0
     check_pack(out)
     metadata = load_pack(out, weights("tiny.en")).metadata
@@ -115,6 +116,35 @@ def test_noise_and_speech_give_a_pack_of_their_own(tmp_path: Path, capsys: pytes
     torch.testing.assert_close(again.gate, made.gate)
 
 
+@pytest.mark.slow
+def test_a_pack_is_built_on_the_shipped_one(tmp_path: Path):
+    speech = write_speech(tmp_path / "speech", fitted=6, held=3)
+    noise = write_noise(tmp_path / "noise", fitted=4, held=2)
+    out = tmp_path / "mine.safetensors"
+    assert run(out, "--nonspeech", noise, "--speech", speech) == 0
+    check_pack(out)
+    pack, shipped = load_pack(out, weights("tiny.en")), load_pack("auto", weights("tiny.en"))
+    old, new = shipped.metadata, pack.metadata
+    assert torch.equal(pack.gate.ids[: len(shipped.gate.ids)], shipped.gate.ids)
+    assert len(pack.gate.ids) == len(shipped.gate.ids) + NEW_FEATURES
+    assert not torch.equal(pack.gate_weight[: len(shipped.gate.ids)], shipped.gate_weight)
+    # few recordings move little, and never further than the noise and the speech that the base knew
+    one, other = pack.gate_weight[: len(shipped.gate.ids)], shipped.gate_weight
+    assert float(torch.cosine_similarity(one, other, dim=0)) > 0.9
+    assert new.highest_noise >= old.highest_noise - 1e-4
+    assert new.gate_threshold <= (max(new.highest_noise, old.highest_noise) + old.lowest_speech) / 2 + 1e-4
+    assert new.alpha_unit >= old.alpha_unit
+    assert set(old.stock_texts) <= set(new.stock_texts)
+    assert new.data["built_on"]["clips"] == old.data["clips"]
+    assert pack.pooled is not None
+    assert shipped.pooled is not None
+    assert torch.equal(pack.pooled.key, shipped.pooled.key)
+    assert not torch.equal(pack.pooled.value, shipped.pooled.value)
+    save_sae(random_sae(384, 64), tmp_path / "sae")
+    again = run(out, "--nonspeech", noise, "--speech", speech, "--sae", tmp_path / "sae")
+    assert again == 2  # the shipped gate is of another SAE
+
+
 @pytest.mark.usefixtures("quick")
 def test_shipped_gate_beside_an_sae_of_ones_own(tmp_path: Path):
     save_sae(random_sae(384, 64), tmp_path / "sae")
@@ -122,7 +152,7 @@ def test_shipped_gate_beside_an_sae_of_ones_own(tmp_path: Path):
     assert run(out, "--nonspeech", noise, "--sae", tmp_path / "sae") == 0
     pack, shipped = load_pack(out, weights("tiny.en")), load_pack("auto", weights("tiny.en"))
     assert torch.equal(pack.gate.rows, shipped.gate.rows)
-    assert int(shipped.gate.ids.max()) >= 64 >= len(pack.directions)
+    assert int(shipped.gate.ids.max()) >= 64 >= len(pack.directions) - len(shipped.directions)
 
 
 def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> str:
@@ -162,11 +192,11 @@ def attempt(
     sae: SAE,
     config: CalibrationConfig | None = None,
     nonspeech: Sequence[Clip] = (),
-    fingerprint: str = "",
+    base: str | None = "auto",
 ) -> None:
     model = weights("tiny.en")
-    model = model._replace(fingerprint=fingerprint or model.fingerprint)
-    calibrate(model, sae, nonspeech, [], config or CalibrationConfig(), tmp_path / "work")
+    pack = load_pack(base, model) if base else None
+    calibrate(model, sae, nonspeech, [], config or CalibrationConfig(), tmp_path / "work", pack)
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +225,8 @@ def test_what_cannot_work_is_refused_at_once(tmp_path: Path, sae: SAE):
         attempt(tmp_path, sae, CalibrationConfig(selection="fisher"))
     with pytest.raises(CalibrationError, match="two recordings are called noise/a"):
         attempt(tmp_path, sae, nonspeech=[clip("noise/a"), clip("noise/b"), clip("noise/a")])
-    unmarked = random_sae(384)
-    with pytest.raises(PackError, match="no pack is shipped"):  # so there is no gate to keep
-        attempt(tmp_path, unmarked, fingerprint="0" * 32)
+    with pytest.raises(CalibrationError, match="a gate needs --speech recordings, or a pack to build on"):
+        attempt(tmp_path, sae, base=None)
     assert not (tmp_path / "work").exists()
 
 

@@ -1,6 +1,7 @@
 """Feature selection, the gate's fit and its threshold, and the fit of probabilities."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from whisper_sae_steer.calibrate.selection import (
     PADDING_FRAMES,
     SPEECH_FRAMES,
     FrameSample,
+    LinearModel,
     fisher_importance,
     fit_logistic,
     logistic_importance,
@@ -86,6 +88,23 @@ def test_logistic_on_some_columns(sparse: tuple[Matrix, NDArray[np.bool_], Frame
     )
     np.testing.assert_array_equal(some.weight, alone.weight)
     assert some.bias == alone.bias
+
+
+def test_logistic_from_a_model_of_other_frames(sparse: tuple[Matrix, NDArray[np.bool_], FrameSample]):
+    dense, is_speech, frames = sparse
+    alone = fit_logistic(frames)
+    from_nothing = fit_logistic(frames, start=LinearModel(np.zeros(25), 0.0))
+    np.testing.assert_allclose(from_nothing.weight, alone.weight, atol=5e-3)
+    start = LinearModel(np.linspace(-1, 1, 25), 0.3)
+    model, scale = fit_logistic(frames, start=start), floored(dense)
+    probability = 1 / (1 + np.exp(-(dense @ model.weight + model.bias)))
+    balanced = np.where(is_speech, 300 / is_speech.sum(), 300 / (~is_speech).sum())
+    residual = 0.05 * balanced * (probability - is_speech)
+    # the ridge is on the change: at the minimum it balances the frames' pull
+    assert np.abs((model.weight - start.weight) * scale + (dense / scale).T @ residual).max() < 5e-3
+    few = FrameSample(csr_matrix(dense[:10]), is_speech[:10])
+    moved = fit_logistic(few, start=start).weight - start.weight
+    assert np.abs(moved).sum() < 0.2 * np.abs(model.weight - start.weight).sum()
 
 
 def test_importance_agrees_with_dense_numpy(sparse: tuple[Matrix, NDArray[np.bool_], FrameSample]):
@@ -239,6 +258,22 @@ def test_threshold_lies_in_the_gap(tmp_path: Path):
     assert gate.threshold == pytest.approx(6, abs=0.1)  # the middle
     assert fully_open == pytest.approx(4, abs=0.1)  # a quarter
     assert gate.gap_threshold == 0  # twelve frames of 18,000 without speech are above
+
+
+@pytest.mark.parametrize(
+    ("noise", "voice", "fully_open", "threshold"),
+    [((3.0, 9.0), 20.0, 10.5, 12), ((0.0, 1.0), 7.0, 5.54, 6.08), ((0.0, 1.0), 30.0, 7.5, 10)],
+)
+def test_few_recordings_widen_what_a_base_knew(
+    tmp_path: Path, noise: tuple[float, float], voice: float, fully_open: float, threshold: float
+):
+    """The base knows noise up to 5 and speech from 15 on: only what lies beyond that moves its ends."""
+    windows = scored(tmp_path, np.linspace(*noise, 12).tolist(), np.linspace(voice, 40, 12).tolist())
+    base = replace(small_pack().metadata, gate_threshold=10.0, gate_ramp=2.5, gap_threshold=1.0)
+    gate = place_threshold(FIRST_AXIS, windows, base)
+    assert gate.gap_threshold == 1.0
+    assert gate.threshold == pytest.approx(threshold, abs=0.1)
+    assert gate.threshold - gate.ramp == pytest.approx(fully_open, abs=0.1)
 
 
 @pytest.mark.parametrize("speech", [(3.0, 9.0), (1.0, 9.0), (2.1, 9.0)])

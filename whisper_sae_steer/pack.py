@@ -71,6 +71,11 @@ class PackMetadata:
         speech, and the gate's threshold half of it (``calibrate/gatefit.py``)."""
         return self.gate_threshold - 2 * self.gate_ramp
 
+    @property
+    def lowest_speech(self) -> float:
+        """Smoothed speech score that hardly any speech stays below, as far from the threshold."""
+        return self.gate_threshold + 2 * self.gate_ramp
+
 
 class Features(NamedTuple):
     """Selected SAE features: a_f(h) = JumpReLU(rows_f · h + bias_f, threshold_f)."""
@@ -180,7 +185,12 @@ def read_pack(path: Path) -> SteeringPack:
 
 def load_pack(source: str | Path, weights: Weights) -> SteeringPack:
     """The pack for these weights: ``auto`` is the shipped one, else a file. PackError if unfit."""
-    path = _shipped(weights) if source == "auto" else Path(source)
+    path = shipped_pack(weights) if source == "auto" else Path(source)
+    if path is None:
+        raise PackError(
+            f"no pack is shipped for {weights.name}; run `whisper-sae-steer calibrate --model"
+            f" {weights.name}` and pass its file as pack=, or pass pack=None to run unsteered"
+        )
     pack = read_pack(path)
     if pack.metadata.fingerprint != weights.fingerprint:
         raise PackError(
@@ -197,17 +207,14 @@ def shipped_packs() -> dict[str, Path]:
     return {path.name.removesuffix(".safetensors"): path for path in folder.glob("*.safetensors")}
 
 
-def _shipped(weights: Weights) -> Path:
+def shipped_pack(weights: Weights) -> Path | None:
     """By fingerprint rather than name, so that a local copy of the same weights finds its pack."""
     for path in shipped_packs().values():
         with safe_open(str(path), framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
         if metadata.get("fingerprint") == weights.fingerprint:
             return path
-    raise PackError(
-        f"no pack is shipped for {weights.name}; run `whisper-sae-steer calibrate --model"
-        f" {weights.name}` and pass its file as pack=, or pass pack=None to run unsteered"
-    )
+    return None
 
 
 def pack_digest(pack: SteeringPack) -> str:

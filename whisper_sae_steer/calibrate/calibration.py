@@ -24,13 +24,12 @@ from ..pack import (
     PackMetadata,
     SteeringPack,
     Strategy,
-    load_pack,
 )
 from ..sae import SAE
 from ..taps import WindowEncoder
 from ..weights import Weights
 from .attribution import SilenceObjective
-from .directions import Edit, Evidence, Selection, build_edit, check_choice, spread
+from .directions import Edit, Evidence, Selection, build_edit, check_choice, joined, spread
 from .gatefit import Gate, GateReport, fit_gate, report_gate, window_scores, with_gate
 from .guarantee import keep_promise
 from .pooled import fit_pooled
@@ -65,8 +64,8 @@ class FeatureRow(NamedTuple):
     role: str
     """gate or edit"""
     weight: float
-    on_speech: float
-    """share of speech frames it fires on"""
+    on_speech: float | None
+    """share of speech frames it fires on; None without speech"""
     on_other: float
     """share of content frames without speech"""
     top_source: str
@@ -99,14 +98,16 @@ def calibrate(
     speech: Sequence[Clip],
     config: CalibrationConfig,
     work: Path,
+    base: SteeringPack | None = None,
 ) -> CalibrationResult:
     """Fit a steering pack for ``weights`` on clips, keeping encoded windows in ``work``.
 
     A quarter of the recordings is held back; the gate and the directions are fitted on the rest, the α
-    unit is searched on the held-back part. Without speech the gate of the shipped pack is kept, and
+    unit is searched on the held-back part. What ``base`` learnt of other recordings is kept, and corrected
+    by these: few recordings alone do less than many others. Without speech its gate stays as it is, and
     nothing can be said about word errors. Raises CalibrationError before work starts where it can.
     """
-    _check(weights, sae, nonspeech, speech, config)
+    _check(weights, sae, nonspeech, speech, config, base)
     _claim(work, weights)
     encoder = WindowEncoder(weights, sae.config.tap)
     windows = encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work)
@@ -116,7 +117,7 @@ def calibrate(
     held = [w for w in windows if w.held_back]
     has_speech = any(w.is_speech for w in windows)
     sample = sample_frames(sae, fitted, config.seed)
-    gate, metadata = _gate(weights, sae, sample, fitted, config, has_speech)
+    gate, metadata = _gate(weights, sae, sample, fitted, config, base)
     scores = window_scores(gate, held)
     if has_speech:
         calibrations = fit_calibrations(held, scores, config.seed)
@@ -128,10 +129,15 @@ def calibrate(
             guarantee=guarantee._asdict(),
         )
     model = load_torch(weights)
-    pooled = fit_pooled(model, fitted, held, config.seed) if has_speech else load_pack("auto", weights).pooled
+    pooled = base.pooled if base else None
+    if has_speech:
+        pooled = fit_pooled(model, fitted, held, config.seed, pooled)
     objective = SilenceObjective(model)
     tqdm.write("selecting features")
     edit = build_edit(config.strategy, config.selection, Evidence(sae, objective, sample, fitted))
+    unit = 0.0
+    if base is not None and base.metadata.strategy == config.strategy == "direction":
+        edit, unit = joined(edit, base), base.metadata.alpha_unit
     pack = SteeringPack(
         metadata, gate.features, gate.weight, gate.bias, edit.features, edit.directions,
         edit.coefficients, probe, pooled,
@@ -139,13 +145,14 @@ def calibrate(
     judge = Judge(plain_model(str(weights.ct2_dir)), _judged(held), work / "decoded.json")
     tqdm.write("searching the strength")
     norm = float(np.mean([w.frames().norm(dim=-1).mean() for w in judge.other]))
-    unit, search = judge.best_unit(pack, norm)
-    pack = with_unit(pack, unit)
+    best, search = judge.best_unit(pack, norm)
+    pack = with_unit(pack, max(best, unit))
     curve = tuple(judge.point(pack, alpha) for alpha in tqdm(ALPHAS, desc="measure"))
     gate_report = report_gate(gate, held, scores) if has_speech else None
     invented = stock_texts(judge.unsteered[w.key]["text"] for w in judge.other)
-    metadata = replace(pack.metadata, stock_texts=invented)
-    pack = pack._replace(metadata=_documented(metadata, windows, curve, gate_report))
+    known = base.metadata.stock_texts if base else ()
+    metadata = replace(pack.metadata, stock_texts=tuple(dict.fromkeys([*known, *invented])))
+    pack = pack._replace(metadata=_documented(metadata, windows, curve, gate_report, base))
     report = CalibrationReport(
         pack.metadata, curve, tuple(search), gate_report, _feature_rows(sae, pack, edit, fitted),
         *judge.no_speech(pack),
@@ -159,6 +166,7 @@ def _check(
     nonspeech: Sequence[Clip],
     speech: Sequence[Clip],
     config: CalibrationConfig,
+    base: SteeringPack | None,
 ) -> None:
     trained_on = sae.config.metadata.get("fingerprint")
     if trained_on is not None and trained_on != weights.fingerprint:
@@ -178,8 +186,8 @@ def _check(
     if twice:
         raise CalibrationError(f"two recordings are called {twice[0]}: rename one of their folders")
     check_choice(config.strategy, config.selection, bool(speech))
-    if not speech:
-        load_pack("auto", weights)  # its gate will be kept
+    if not speech and base is None:
+        raise CalibrationError("a gate needs --speech recordings, or a pack to build on (--base)")
 
 
 def _claim(work: Path, weights: Weights) -> None:
@@ -199,9 +207,9 @@ def _gate(
     sample: FrameSample,
     fitted: Sequence[Window],
     config: CalibrationConfig,
-    has_speech: bool,
+    base: SteeringPack | None,
 ) -> tuple[Gate, PackMetadata]:
-    """A gate fitted on the recordings, or the shipped one's where there is no speech to fit on."""
+    """A gate fitted on the recordings, or the base's where there is no speech to fit on."""
     metadata = PackMetadata(
         model=weights.name,
         fingerprint=weights.fingerprint,
@@ -218,13 +226,12 @@ def _gate(
         },
         created_with=f"whisper-sae-steer {version('whisper-sae-steer')}",
     )
-    if has_speech:
-        gate = fit_gate(sae, sample, fitted)
+    if base is None or sample.is_speech.any():
+        gate = fit_gate(sae, sample, fitted, base)
         return gate, with_gate(metadata, gate)
-    shipped = load_pack("auto", weights)
-    old = shipped.metadata
+    old = base.metadata
     gate = Gate(
-        shipped.gate, shipped.gate_weight, shipped.gate_bias, old.gate_smoothing,
+        base.gate, base.gate_weight, base.gate_bias, old.gate_smoothing,
         old.gate_threshold, old.gate_ramp, old.gap_threshold,
     )  # fmt: skip
     metadata = replace(
@@ -247,6 +254,7 @@ def _documented(
     windows: Sequence[Window],
     curve: Sequence[Point],
     gate: GateReport | None,
+    base: SteeringPack | None,
 ) -> PackMetadata:
     """Metadata with the data it was made from and its held-back figures."""
     clips = {w.clip.key: w.clip for w in windows if w.clip is not None}
@@ -257,6 +265,7 @@ def _documented(
         "licences": sorted({f"{c.origin or c.source}: {c.licence}" for c in clips.values() if c.licence}),
         "synthetic": sum(w.clip is None for w in windows),
         "sha256": hashlib.sha256(keys.encode()).hexdigest(),
+        "built_on": base.metadata.data if base else None,
     }
     by_alpha = {point.alpha: point._asdict() for point in curve}
     metrics = {
@@ -286,7 +295,8 @@ def _feature_rows(
     roles = [(role, weights[role][1][i]) for role, index in chosen.items() for i in index]
     return tuple(
         FeatureRow(
-            int(ids[i]), role, float(weight), float(speech[i]), float(other[:, i].mean()),
+            int(ids[i]), role, float(weight), None if speech is None else float(speech[i]),
+            float(other[:, i].mean()),
             sources[int(other[:, i].argmax())],
         )
         for i, (role, weight) in enumerate(roles)
@@ -294,8 +304,10 @@ def _feature_rows(
 
 
 @torch.no_grad()
-def _firing(features: Features, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Share of frames on which features fire: on speech [F], on each other source [S, F], and the sources."""
+def _firing(
+    features: Features, windows: Sequence[Window]
+) -> tuple[torch.Tensor | None, torch.Tensor, list[str]]:
+    """Share of frames on which features fire: on speech, if any, [F]; on each other source [S, F]; names."""
     fired: dict[str, list[torch.Tensor]] = {}
     for window in windows:
         active = activations(features, window.frames()) > 0
@@ -304,5 +316,5 @@ def _firing(features: Features, windows: Sequence[Window]) -> tuple[torch.Tensor
         else:
             fired.setdefault(window.source, []).append(active[: window.content])
     rates = {source: torch.cat(parts).float().mean(0) for source, parts in fired.items()}
-    speech = rates.pop("speech", torch.full((len(features.ids),), float("nan")))
+    speech = rates.pop("speech", None)
     return speech, torch.stack(list(rates.values())), list(rates)

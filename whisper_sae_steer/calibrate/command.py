@@ -11,8 +11,8 @@ import torch
 from ..clips import NONSPEECH_KINDS, read_clips
 from ..find import find_sae
 from ..formats import load_sae
-from ..pack import GateKind, Strategy, save_pack
-from ..weights import resolve
+from ..pack import GateKind, SteeringPack, Strategy, load_pack, save_pack, shipped_pack
+from ..weights import Weights, resolve
 from .calibration import CalibrationConfig, calibrate
 from .directions import SELECTIONS
 from .report import text_report, write_html
@@ -27,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders (or .tsv manifests) of audio without speech; none: synthetic sounds only")  # fmt: skip
     add("--speech", nargs="+", type=Path, default=[], metavar="DIR",
         help="folders (or manifests) of speech, transcripts beside it as .txt if there are any;"
-        " none: the shipped pack's gate is kept")  # fmt: skip
+        " none: the gate of the base is kept")  # fmt: skip
     add("--split", help="only clips of this split of the manifests")
     add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
     add("--out", type=Path, required=True, help="the pack, a .safetensors file; reports beside it")
+    add("--base", default="auto", metavar="PACK",
+        help="pack to build on; auto: the shipped one, if there is; none: only these recordings")  # fmt: skip
     add("--sae", default="auto", help="folder of the SAE; auto: the one for this model")
     add("--strategy", choices=get_args(Strategy), default=defaults.strategy)
     add("--selection", choices=SELECTIONS, default=defaults.selection,
@@ -57,10 +59,16 @@ def main(args: argparse.Namespace) -> int:
     sae = load_sae(find_sae(args.sae, weights))
     config = CalibrationConfig(args.strategy, args.selection, args.gate, args.synthetic, args.seed)
     work = args.work or args.out.with_suffix(".work")
-    result = calibrate(weights, sae, nonspeech, speech, config, work)
+    result = calibrate(weights, sae, nonspeech, speech, config, work, _base(args.base, weights))
     save_pack(result.pack, args.out)
     write_html(result.report, args.out.with_suffix(".html"))
     print(text_report(result.report))
     if args.work is None:
         shutil.rmtree(work)
     return 0
+
+
+def _base(source: str, weights: Weights) -> SteeringPack | None:
+    if source == "none" or (source == "auto" and shipped_pack(weights) is None):
+        return None
+    return load_pack(source, weights)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CalibrationError
-from ..pack import Features, Strategy
+from ..pack import Features, SteeringPack, Strategy
 from ..sae import SAE
 from .attribution import SilenceObjective, path_gradient
 from .selection import (
@@ -77,6 +77,14 @@ def build_edit(strategy: Strategy, selection: Selection, evidence: Evidence) -> 
     size = mean_activation(evidence.sample)[ids] if strategy == "additive" else np.ones(len(ids))
     features = take_features(evidence.sae, ids if strategy == "suppress" else ids[:0])
     return Edit(features, _rows(evidence.sae, ids), torch.from_numpy(signs * size).float(), ids)
+
+
+def joined(edit: Edit, base: SteeringPack) -> Edit:
+    """A static vector of length 1 half-way between an edit's and a base's."""
+    coefficients = torch.cat([edit.coefficients, base.coefficients])
+    directions = torch.cat([edit.directions, base.directions])
+    length = (coefficients[:, None] * directions).sum(0).norm()
+    return Edit(edit.features, directions, coefficients / length, edit.ids)
 
 
 def _direction(selection: Selection, evidence: Evidence) -> Edit:

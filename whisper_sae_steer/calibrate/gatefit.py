@@ -11,12 +11,21 @@ from sklearn.metrics import roc_auc_score
 
 from ..errors import CalibrationError
 from ..gate import activations, smooth
-from ..pack import Features, PackMetadata
+from ..pack import Features, PackMetadata, SteeringPack
 from ..sae import SAE
-from .selection import FrameSample, fit_logistic, logistic_importance, strongest, take_features
+from .selection import (
+    FrameSample,
+    LinearModel,
+    fit_logistic,
+    logistic_importance,
+    strongest,
+    take_features,
+)
 from .windows import Window
 
 GATE_FEATURES = 160
+NEW_FEATURES = 40
+"""that a gate gets beside those of the pack it is built on"""
 SMOOTHING = 11
 """frames (0.22 s): short enough for a one-word utterance, long enough to forget a click"""
 
@@ -46,12 +55,23 @@ class GateReport(NamedTuple):
     """share of windows without speech whose gate is not fully open"""
 
 
-def fit_gate(sae: SAE, sample: FrameSample, windows: Sequence[Window]) -> Gate:
-    """Choose features by |β|, refit on those, and place the threshold on the fitted windows."""
+def fit_gate(
+    sae: SAE, sample: FrameSample, windows: Sequence[Window], base: SteeringPack | None = None
+) -> Gate:
+    """Choose features by |β|, refit on those, and place the threshold on the fitted windows.
+
+    On a ``base`` its score is corrected by what these recordings ask for: with its features and a few more,
+    the less the fewer recordings there are. CalibrationError if it was made with another SAE.
+    """
     if sample.is_speech.all() or not sample.is_speech.any():
         raise CalibrationError("the gate needs both speech and non-speech recordings")
-    ids = strongest(logistic_importance(sample), GATE_FEATURES)
-    model = fit_logistic(sample, ids)
+    importance = logistic_importance(sample)
+    if base is None:
+        ids = strongest(importance, GATE_FEATURES)
+        model = fit_logistic(sample, ids)
+    else:
+        ids, start = _extended(base, sae, importance)
+        model = fit_logistic(sample, ids, start)
     gate = Gate(
         take_features(sae, ids),
         torch.from_numpy(model.weight).float(),
@@ -61,29 +81,46 @@ def fit_gate(sae: SAE, sample: FrameSample, windows: Sequence[Window]) -> Gate:
         ramp=1.0,
         gap_threshold=None,
     )
-    return place_threshold(gate, windows)
+    return place_threshold(gate, windows, base.metadata if base else None)
 
 
-def place_threshold(gate: Gate, windows: Sequence[Window]) -> Gate:
+def _extended(
+    base: SteeringPack, sae: SAE, importance: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], LinearModel]:
+    """The base's features and the strongest others, and its model on all of them."""
+    old = base.gate.ids.numpy()
+    if int(old.max()) >= sae.config.d_sae or not torch.allclose(
+        take_features(sae, old).rows, base.gate.rows, atol=1e-3
+    ):
+        raise CalibrationError(f"{base.path} was made with another SAE; give that, or --base none")
+    others = np.setdiff1d(strongest(importance, len(old) + NEW_FEATURES), old)
+    new = others[strongest(importance[others], NEW_FEATURES)]
+    weight = np.concatenate([base.gate_weight.double().numpy(), np.zeros(len(new))])
+    return np.concatenate([old, new]), LinearModel(weight, float(base.gate_bias))
+
+
+def place_threshold(gate: Gate, windows: Sequence[Window], base: PackMetadata | None = None) -> Gate:
     """Place the ramp in the gap between the highest non-speech and the quietest speech.
 
     Quantiles of 0.5% stand for these two, so that one mislabelled recording, a voice in a street scene,
     doesn't decide. The gate is fully open in the lowest quarter of the gap and shut from its middle on:
     unheard noise reaches the quarter, one-word utterances come down to the middle (benchmarks/RESULTS.md).
-    One frame without speech in a thousand is above the threshold of gaps.
+    One frame without speech in a thousand is above the threshold of gaps. The noise and the speech that a
+    ``base`` knew count too: few recordings hold neither the highest nor the quietest.
     """
     scores = window_scores(gate, windows)
     speech = np.array([scores[w.key].max() for w in windows if w.is_speech and w.speech.any()])
     other = np.array([scores[w.key].max() for w in windows if not w.is_speech])
     low, high = float(np.quantile(other, 0.995)), float(np.quantile(speech, 0.005))
+    frames = np.concatenate([scores[w.key][: w.content] for w in windows if not w.is_speech])
+    gap_threshold = float(np.quantile(frames, 0.999))
+    if base is not None:
+        low, high = max(low, base.highest_noise), min(high, base.lowest_speech)
+        gap_threshold = max(gap_threshold, base.gap_threshold or gap_threshold)
     gap = max(high - low, 0.5)
     # without a gap, speech decides: the gate is shut for all but its lowest 0.5%
-    frames = np.concatenate([scores[w.key][: w.content] for w in windows if not w.is_speech])
-    return gate._replace(
-        threshold=min(low + 0.5 * gap, high),
-        ramp=0.25 * gap,
-        gap_threshold=float(np.quantile(frames, 0.999)),
-    )
+    threshold = min(low + 0.5 * gap, high)
+    return gate._replace(threshold=threshold, ramp=0.25 * gap, gap_threshold=gap_threshold)
 
 
 @torch.no_grad()

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.sparse import csr_matrix, vstack
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
 from ..errors import CalibrationError
@@ -24,6 +27,8 @@ SPEECH_FRAMES = 16
 """as many as a short word has, so that long recordings don't outweigh short ones"""
 OTHER_FRAMES = 40
 PADDING_FRAMES = 6
+RIDGE_C = 0.05
+"""inverse strength of the ridge, as scikit-learn's C"""
 
 
 class FrameSample(NamedTuple):
@@ -72,18 +77,43 @@ def labelled_frames(windows: Sequence[Window], seed: int = 0) -> Iterator[tuple[
             yield window.frames()[torch.from_numpy(chosen)], window.is_speech
 
 
-def fit_logistic(sample: FrameSample, columns: NDArray[np.intp] | None = None) -> LinearModel:
+def fit_logistic(
+    sample: FrameSample, columns: NDArray[np.intp] | None = None, start: LinearModel | None = None
+) -> LinearModel:
     """Balanced logistic regression of speech on (some) features, scaled to like size inside.
 
     Features that vary little are scaled up by at most ten: one that fires on a frame in a thousand would
-    otherwise get a weight that decides on its own.
+    otherwise get a weight that decides on its own. With ``start``, the model of other frames on the same
+    columns, the ridge pulls the weights there rather than to 0.
     """
     features = sample.features if columns is None else csr_matrix(sample.features[:, columns])
     deviation = _deviation(features)
     scale = np.maximum(deviation, 0.1 * deviation.max())
-    model = LogisticRegression(C=0.05, max_iter=500, class_weight="balanced")
-    model.fit(csr_matrix(features.multiply(1 / scale)), sample.is_speech)
+    scaled = csr_matrix(features.multiply(1 / scale))
+    if start is not None:
+        change = _fit_change(scaled, sample.is_speech, features @ start.weight + start.bias, len(scale))
+        return LinearModel(start.weight + change.weight / scale, start.bias + change.bias)
+    model = LogisticRegression(C=RIDGE_C, max_iter=500, class_weight="balanced")
+    model.fit(scaled, sample.is_speech)
     return LinearModel(model.coef_[0] / scale, float(np.ravel(model.intercept_)[0]))
+
+
+def _fit_change(
+    features: csr_matrix, is_speech: NDArray[np.bool_], known: NDArray[np.float64], width: int
+) -> LinearModel:
+    """What, added to ``known`` logits, fits best: scikit-learn's regression takes no offset."""
+    sign = np.where(is_speech, 1.0, -1.0)
+    weight = compute_sample_weight("balanced", is_speech)
+
+    def loss(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = sign * (known + features @ x[:-1] + x[-1])
+        pull = -RIDGE_C * weight * sign * expit(-margin)
+        ridge = np.r_[x[:-1], 0.0]
+        value = RIDGE_C * float(weight @ np.logaddexp(0, -margin)) + 0.5 * float(ridge @ ridge)
+        return value, np.r_[features.T @ pull, pull.sum()] + ridge
+
+    x = minimize(loss, np.zeros(width + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return LinearModel(x[:-1], float(x[-1]))
 
 
 def logistic_importance(sample: FrameSample) -> NDArray[np.float64]:

@@ -44,6 +44,24 @@ BENCHES = {
     "hard": Command("hard cases made from clean clips, for the other benches", ".bench.hard_command"),
     "peers": Command("what else keeps Whisper quiet, on the same clips", ".bench.peers_command"),
 }
+ANALYSES = {
+    "encode": Command("recordings into activations, which the others read", ".analysis.encode_command"),
+    **{
+        name: Command(summary, ".analysis.command", (name,))
+        for name, summary in {
+            "stability": "features found again by other seeds, layers, models",
+            "domains": "features of speech, music and sound",
+            "search": "the features of each label",
+            "probe": "how many features a label takes",
+            "unlearn": "how many features must go to erase a label",
+            "mel": "what features sound like",
+            "describe": "features in words, and how well the words predict them",
+            "hallucination": "features that make Whisper write",
+            "eeg": "responses of the brain to features",
+        }.items()
+    },
+    "report": Command("a folder to browse features in", ".analysis.report_command"),
+}
 COMMANDS: Mapping[str, Command | Group] = {
     "transcribe": Command(
         "audio to text, with the options of openai's whisper command", ".commands.transcribe"
@@ -55,6 +73,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "quality": Command("how good sparse autoencoders are, and what they cost", ".training.quality_command"),
     "serve": Command("an OpenAI-compatible server", ".serving.command"),
     "batch": Command("many recordings to text, on this machine or a Ray cluster", ".batch.command"),
+    "analyze": Group("read what features of sparse autoencoders stand for", ANALYSES),
     "bench": Group("measure a model with and without steering: fpr, wer, hard, peers", BENCHES),
 }
 
@@ -94,7 +113,7 @@ C = TypeVar("C", Command, Command | Group)
 
 def _choose(word: Sequence[str], prog: str, commands: Mapping[str, C]) -> tuple[str, C]:
     """The command that `word` names. Parsed alone, so that no other command is imported."""
-    lines = [f"  {name:12}{command.summary}" for name, command in commands.items()]
+    lines = [f"  {name:14}{command.summary}" for name, command in commands.items()]
     parser = argparse.ArgumentParser(
         prog,
         usage="%(prog)s COMMAND [arguments]",

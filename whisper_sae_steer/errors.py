@@ -37,6 +37,10 @@ class ExportError(SteerError, ValueError):
     """A model that can't be exported, or not to there."""
 
 
+class AnalysisError(SteerError, ValueError):
+    """Activations, labels or recordings that an analysis can't be made of."""
+
+
 class AttachError(SteerError, TypeError):
     """A model that can't be attached to."""
 

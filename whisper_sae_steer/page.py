@@ -60,7 +60,13 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def image(plot: Callable[[Any], None], alt: str, height: float = 3) -> str:
-    """HTML of a plot, drawn by ``plot`` on a matplotlib figure 7 inches wide, as an SVG inside the page."""
+    """HTML of a plot, as an SVG inside the page."""
+    data = base64.b64encode(draw(plot, height)).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def draw(plot: Callable[[Any], None], height: float = 3) -> bytes:
+    """The SVG that ``plot`` draws on a matplotlib figure 7 inches wide."""
     from matplotlib.figure import Figure  # drawing is slow to import and needed only here
 
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -68,8 +74,7 @@ def image(plot: Callable[[Any], None], alt: str, height: float = 3) -> str:
         plot(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    return buffer.getvalue()
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -11,9 +11,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from ..clips import Clip, read_folder, read_manifest, select
 from ..commands.fields import add_fields, from_fields
-from ..errors import ManifestError
 from ..formats import save_sae
 from ..weights import resolve
 from .buffer import process
@@ -26,7 +24,7 @@ from .quality import measure
 from .report import TrainedSAE, text_report, write_html
 from .source import FrameRecipe, FrameSource
 from .store import build_store
-from .stream import DOMAINS, StreamConfig
+from .stream import StreamConfig, read_domains
 from .trainer import Trained, train
 
 
@@ -66,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     keep_large_blocks()
     config, recipe = from_fields(args, TrainConfig), from_fields(args, FrameRecipe)
     stream = from_fields(args, StreamConfig)
-    clips = _clips(args.audio, args.split, args.per_class)
+    clips = read_domains(args.audio, args.split, args.per_class)
     with _processes(args.device) as device:
         gc.freeze()  # or every decoded file walks through all of torch's objects again
         encoder = _encoder(args, device)
@@ -104,24 +102,6 @@ def _report(trained: Sequence[Trained], source: FrameSource, out: Path, several_
         pages.append(TrainedSAE(name, sae.config, quality, history=history))
     write_html(pages, out / "report.html")
     print(text_report(pages))
-
-
-def _clips(sources: Sequence[Path], split: str | None, per_class: int | None) -> list[Clip]:
-    """Clips of manifests and folders; recordings of a folder without a domain count as sound."""
-    kinds = {domain: kind for kind, domain in DOMAINS.items()}
-    clips: list[Clip] = []
-    for source in sources:
-        if source.suffix == ".tsv":
-            found = read_manifest(source, split)
-            clips += select(found, per_class) if per_class else found
-            continue
-        domain, named, folder = str(source).partition("=")
-        if not named:
-            domain, folder = "sound", source
-        if domain not in kinds:
-            raise ManifestError(f"{source}: {domain!r} is none of {', '.join(kinds)}")
-        clips += read_folder(folder, kinds[domain])
-    return clips
 
 
 @contextmanager

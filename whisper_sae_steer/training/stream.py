@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..audio import SAMPLE_RATE, load_audio
-from ..clips import Clip
+from ..clips import Clip, read_folder, read_manifest, select
 from ..errors import AudioError, ManifestError
 from ..mixing import mix
 from ..taps import WINDOW_SAMPLES
@@ -70,6 +70,24 @@ class Window(NamedTuple):
     """[n] at 16 kHz, n ≤ 480,000"""
     after: Position
     """where the next window of the epoch starts"""
+
+
+def read_domains(sources: Sequence[Path], split: str | None, per_class: int | None) -> list[Clip]:
+    """Clips of manifests (.tsv) and folders: ``speech=DIR``, ``music=DIR``, ``sound=DIR`` or just DIR."""
+    kinds = {domain: kind for kind, domain in DOMAINS.items()}
+    clips: list[Clip] = []
+    for source in sources:
+        if source.suffix == ".tsv":
+            found = read_manifest(source, split)
+            clips += select(found, per_class) if per_class else found
+            continue
+        domain, named, folder = str(source).partition("=")
+        if not named:
+            domain, folder = "sound", source
+        if domain not in kinds:
+            raise ManifestError(f"{source}: {domain!r} is none of {', '.join(kinds)}")
+        clips += read_folder(folder, kinds[domain])
+    return clips
 
 
 def hold_back(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:

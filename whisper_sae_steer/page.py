@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
 
+from .audio import to_opus
 from .files import write_atomically
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
@@ -75,6 +78,13 @@ def draw(plot: Callable[[Any], None], height: float = 3) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg")
     return buffer.getvalue()
+
+
+def sound(audio: NDArray[np.float32], label: str) -> str:
+    """HTML of a player of samples at 16 kHz, [n], which are inside the page."""
+    data = base64.b64encode(to_opus(audio)).decode()
+    name = html.escape(label)
+    return f'<audio controls preload="none" aria-label="{name}" src="data:audio/ogg;base64,{data}"></audio>'
 
 
 def percent(share: float | None, digits: int = 1) -> str:

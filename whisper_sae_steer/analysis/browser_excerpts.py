@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-from ..audio import SAMPLE_RATE, load_audio
+from ..audio import SAMPLE_RATE, load_audio, to_opus
 from ..errors import AudioError
 from ..files import write_atomically
 from ..steering import FRAME_SECONDS
-from .excerpts import Excerpt, opus, top_excerpts
+from .excerpts import Excerpt, top_excerpts
 from .store import ActivationStore, Window
 
 STEP = 25
@@ -114,7 +114,7 @@ def write_sounds(pieces: Collection[Piece], key: str, folder: Path) -> set[str]:
             samples = audio[start : start + round(piece.frames * FRAME_SECONDS * SAMPLE_RATE)]
             if len(samples):
                 with write_atomically(folder / f"{piece.name(key)}.ogg") as temporary:
-                    temporary.write_bytes(opus(samples))
+                    temporary.write_bytes(to_opus(samples))
                 written.add(piece.name(key))
     return written
 

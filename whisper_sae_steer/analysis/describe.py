@@ -19,8 +19,8 @@ from ..page import aligned, paragraph, percent, table
 from .describers import CommandDescriber, Describer, LabelDescriber
 from .journal import Journal
 from .scoring import GOOD, DescribeConfig, Described, Scores, score, scores
-from .sound import width
 from .spans import cut, evidence_of, held_back_windows
+from .sparse import shape_of
 from .store import ActivationStore
 
 TITLE = "Features in words"
@@ -129,8 +129,8 @@ def describe(
 
 def _chosen(features: csr_matrix, wanted: Sequence[int]) -> list[int]:
     """The features asked for, or all that fire."""
-    if missing := [f for f in wanted if not 0 <= f < width(features)]:
-        raise AnalysisError(f"no feature {missing[0]}: the SAE has 0 to {width(features) - 1}")
+    if missing := [f for f in wanted if not 0 <= f < shape_of(features)[1]]:
+        raise AnalysisError(f"no feature {missing[0]}: the SAE has 0 to {shape_of(features)[1] - 1}")
     return list(wanted) or np.unique(features.indices).tolist()
 
 

@@ -1,27 +1,20 @@
 """Pieces of recordings around a feature's strongest activations, to show and to play."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
 from ..audio import SAMPLE_RATE, load_audio
 from ..errors import AudioError
+from ..page import paragraph, sound
 from ..steering import FRAME_SECONDS
-from .sound import width
+from .sparse import shape_of
 from .store import Window
 
 SECONDS = 2.0
-OPUS_RATE = 48_000
-"""what Opus knows"""
-BIT_RATE = 24_000
 
 
 class Excerpt(NamedTuple):
@@ -48,7 +41,7 @@ def top_excerpts(
 
     ``features`` [N, F] holds the windows' frames in their order. A dead feature gets an empty list.
     """
-    found: list[list[Excerpt]] = [[] for _ in range(width(features))]
+    found: list[list[Excerpt]] = [[] for _ in range(shape_of(features)[1])]
     names = {name: number for number, name in enumerate(sorted({w.group for w in windows}))}
     frames = [w.frames for w in windows]
     window_of = np.repeat(np.arange(len(windows)), frames)
@@ -110,28 +103,10 @@ def excerpt_audio(excerpt: Excerpt) -> NDArray[np.float32]:
     return audio
 
 
-def opus(audio: NDArray[np.float32]) -> bytes:
-    """Samples at 16 kHz, float32 [n] in [-1, 1], as Ogg Opus, small enough for a page with many."""
-    samples = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-    frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="ogg") as file:
-        stream = file.add_stream("libopus", rate=OPUS_RATE, layout="mono", bit_rate=BIT_RATE)
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            file.mux(packet)
-    return buffer.getvalue()
-
-
 def player(excerpt: Excerpt) -> str:
     """HTML of an excerpt with its sound inside; a line that says so where it can't be read."""
     name = f"{excerpt.label}, {excerpt.clip} at {excerpt.peak:.1f} s, activation {excerpt.value:.2f}"
     try:
-        data = base64.b64encode(opus(excerpt_audio(excerpt))).decode()
+        return paragraph(name, small=True) + sound(excerpt_audio(excerpt), name)
     except AudioError as error:
-        return f"<p><small>{html.escape(f'{name}: {error}')}</small></p>"
-    sound = f"data:audio/ogg;base64,{data}"
-    return (
-        f"<p><small>{html.escape(name)}</small>"
-        f'<audio controls preload="none" aria-label="{html.escape(name)}" src="{sound}"></audio></p>'
-    )
+        return paragraph(f"{name}: {error}", small=True)

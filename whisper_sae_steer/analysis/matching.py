@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 
 from ..errors import AnalysisError
 from ..sae import SAE
+from .sparse import shape_of
 from .store import Window
 
 SLACK = 2
@@ -83,7 +84,7 @@ def iou(a: csr_matrix, b: csr_matrix) -> NDArray[np.float32]:
 
 def counts(fires: csr_matrix) -> NDArray[np.int64]:
     """[F]: frames on which each feature fires."""
-    return np.bincount(fires.indices, minlength=_width(fires))
+    return np.bincount(fires.indices, minlength=shape_of(fires)[1])
 
 
 def one_to_one(score: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -100,11 +101,6 @@ def decoder_cosine(a: SAE, b: SAE) -> NDArray[np.float32]:
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
     return unit(a) @ unit(b).T
-
-
-def _width(matrix: csr_matrix) -> int:
-    assert matrix.shape is not None
-    return int(matrix.shape[1])
 
 
 def _by_recording(windows: Sequence[Window]) -> dict[tuple[str, float, int], Window]:

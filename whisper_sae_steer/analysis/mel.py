@@ -33,8 +33,8 @@ from .sound import (
     band_hz,
     describe_sound,
     mean_mels,
-    width,
 )
+from .sparse import shape_of
 from .store import ActivationStore
 
 TITLE = "What features sound like"
@@ -111,8 +111,8 @@ def interpret(store: ActivationStore, sae: str, out: Path, config: MelConfig | N
     """
     config = config or MelConfig()
     features, mel = store.features(sae), store.mel()
-    if missing := [f for f in config.features if not 0 <= f < width(features)]:
-        raise AnalysisError(f"no feature {missing[0]}: {sae} has 0 to {width(features) - 1}")
+    if missing := [f for f in config.features if not 0 <= f < shape_of(features)[1]]:
+        raise AnalysisError(f"no feature {missing[0]}: {sae} has 0 to {shape_of(features)[1] - 1}")
     numbers = store.window_numbers()
     average = mel.mean(0, dtype=np.float64).astype(np.float32)
     difference = mean_mels(features, mel, numbers, OFFSETS)
@@ -134,7 +134,7 @@ def _features(
     difference: NDArray[np.float32],
     excerpts: int,
 ) -> list[MelFeature]:
-    count = np.bincount(features.indices, minlength=width(features))
+    count = np.bincount(features.indices, minlength=shape_of(features)[1])
     total = np.asarray(features.sum(0), np.float64).ravel()
     strongest = features.max(0).toarray().ravel()
     lasting = activation_seconds(features, numbers)
@@ -151,7 +151,7 @@ def _features(
             sound=describe_sound(difference[f], OFFSETS) if count[f] else None,
             excerpts=examples[f],
         )
-        for f in range(width(features))
+        for f in range(shape_of(features)[1])
     ]
 
 

@@ -95,21 +95,23 @@ def section(result: ProbeResult) -> list[str]:
     ]
 
 
-def enough(probing: Probing, ranking: str, share: float = 0.9) -> int:
+def enough(probing: Probing, ranking: str, share: float = 0.9) -> int | None:
     """The fewest features tried that reach a share of the dense probe's way from majority to its balanced
-    accuracy; all if none of them does."""
+    accuracy; None if none of them does."""
     floor, ceiling = probing.majority.balanced_accuracy, probing.dense.balanced_accuracy
     aim = floor + share * (ceiling - floor)
     reached = [p.k for p in probing.points if p.ranking == ranking and p.score.balanced_accuracy >= aim]
-    return min(reached, default=probing.alive)
+    return min(reached, default=None)
 
 
 def _answer(result: ProbeResult) -> str:
     probing = result.probing
-    k, everything = enough(probing, "fisher"), probing.everything
+    counts = [enough(probing, ranking) for ranking in ("fisher", "l1", "random")]
+    fisher, l1, chance = ("more than all" if count is None else str(count) for count in counts)
+    everything = probing.everything
     return (
-        f"{k} features by Fisher score ({enough(probing, 'l1')} by L1, {enough(probing, 'random')} at random)"
-        f" reach 90% of what the dense activations give over the majority, of {probing.alive} that fire. All"
+        f"90% of what the dense activations give over the majority takes {fisher} of the {probing.alive}"
+        f" features that fire by Fisher score, {l1} by L1, {chance} at random. All"
         f" features: balanced accuracy {percent(everything.balanced_accuracy)}; all {probing.width}"
         f" activations at {result.tap}: {percent(probing.dense.balanced_accuracy)}; majority:"
         f" {percent(probing.majority.balanced_accuracy)} ({len(probing.counts)} {result.target}s,"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..audio import SAMPLE_RATE
 from ..steering import FRAME_SECONDS
+from .sparse import shape_of
 
 DECIBELS = 40.0
 """in 1 of Whisper's log-mel"""
@@ -59,7 +60,7 @@ def mean_mels(
     # one more column of ones adds up the weights
     surroundings = np.concatenate([centred, np.ones((len(mel), 1), np.float32)], axis=1)
     rows = np.arange(len(mel))
-    means = np.zeros((width(features), len(offsets), mel.shape[1]), np.float32)
+    means = np.zeros((shape_of(features)[1], len(offsets), mel.shape[1]), np.float32)
     for i, offset in enumerate(tqdm(offsets, desc="mean log-mel", unit="offset")):
         there = np.clip(rows + offset, 0, len(mel) - 1)
         inside = (there == rows + offset) & (numbers[there] == numbers)
@@ -135,8 +136,3 @@ def _run_around(holds: NDArray[np.bool_], at: int) -> tuple[int, int]:
     gaps = np.flatnonzero(~holds)
     before, after = gaps[gaps < at], gaps[gaps > at]
     return int(before[-1]) + 1 if len(before) else 0, int(after[0]) - 1 if len(after) else len(holds) - 1
-
-
-def width(features: csr_matrix) -> int:
-    """How many features the columns of a matrix are; its own type says that it may have no shape."""
-    return cast("tuple[int, int]", features.shape)[1]

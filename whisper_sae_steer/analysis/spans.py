@@ -13,7 +13,8 @@ from ..errors import AnalysisError
 from ..steering import FRAME_SECONDS
 from .describers import Evidence, Span
 from .excerpts import top_excerpts
-from .sound import DECIBELS, band_hz, band_word, describe_sound, mean_mels, width
+from .sound import DECIBELS, band_hz, band_word, describe_sound, mean_mels
+from .sparse import shape_of
 from .store import ActivationStore, Window
 
 FRAMES = 50
@@ -116,7 +117,7 @@ def _highest(features: csr_matrix, span_of: NDArray[np.intp], count: int) -> csc
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     highest = np.maximum.reduceat(values[order], starts) if len(starts) else values[:0]
     column, span = np.divmod(key[order[starts]], count)
-    return csc_matrix(coo_matrix((highest, (span, column)), shape=(count, width(features))))
+    return csc_matrix(coo_matrix((highest, (span, column)), shape=(count, shape_of(features)[1])))
 
 
 def evidence_of(

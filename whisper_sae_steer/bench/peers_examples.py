@@ -1,30 +1,22 @@
 """Clips on which the peers differ most, to listen to, with every transcript."""
 
-import base64
 import html
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 
-import av
-import numpy as np
 from tqdm import tqdm
 
 from .. import metrics
 from ..audio import SAMPLE_RATE, load_audio
 from ..clips import NONSPEECH_KINDS, Clip
 from ..errors import AudioError
-from ..page import heading, paragraph
+from ..page import heading, paragraph, sound
 from .peers_summary import Entry
 from .runner import Row
 
 COUNTS = {"nonspeech": 6, "speech": 4}
 SECONDS = 30.0
 """what is played of a clip"""
-BIT_RATE = 24_000
-RATE = 48_000
-"""what Opus knows"""
 
 
 def examples(entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], clips: Sequence[Clip]) -> list[str]:
@@ -45,12 +37,14 @@ def examples(entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], clips:
     ]
     known = {clip.key: clip for clip in clips}
     for key in pick(by_clip):
+        clip = known[key]
         try:
-            player = _player(known[key])
+            start = load_audio(clip.path)[: int(SECONDS * SAMPLE_RATE)]
+            player = sound(start, f"{clip.class_} from {clip.source}")
         except (AudioError, OSError) as error:
             tqdm.write(f"left out of the examples: {error}")
             continue
-        body += [_title(known[key]), player, _transcripts(entries, by_clip[key])]
+        body += [_title(clip), player, _transcripts(entries, by_clip[key])]
     return body
 
 
@@ -88,26 +82,6 @@ def _difference(found: Sequence[Row]) -> float:
 def _title(clip: Clip) -> str:
     text = f"<p>Spoken: {html.escape(clip.text)}</p>" if clip.text else ""
     return f"<h3>{html.escape(f'{clip.class_}, {clip.source}')}</h3>{text}"
-
-
-def _player(clip: Clip) -> str:
-    data = base64.b64encode(opus(clip)).decode()
-    label = html.escape(f"{clip.class_} from {clip.source}")
-    return f'<audio controls preload="none" aria-label="{label}" src="data:audio/ogg;base64,{data}"></audio>'
-
-
-def opus(clip: Clip) -> bytes:
-    """The start of a clip as Ogg Opus, small enough for a page with many."""
-    audio = load_audio(clip.path)[: int(SECONDS * SAMPLE_RATE)]
-    samples = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-    frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="ogg") as file:
-        stream = file.add_stream("libopus", rate=RATE, layout="mono", bit_rate=BIT_RATE)
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            file.mux(packet)
-    return buffer.getvalue()
 
 
 def _transcripts(entries: Sequence[Entry], found: Mapping[str, Row]) -> str:

@@ -91,6 +91,7 @@ def test_the_decoder_hears_nobody(
         assert ends[0] > 0.9 * ends[1] > 0.2
 
 
+@pytest.mark.slow
 def test_more_alpha_is_more_edit(plain: whisper.Whisper, pack: SteeringPack, sounds: list[np.ndarray]):
     mel = log_mel(sounds[0])
     direction = Steering(pack).vector / Steering(pack).vector.norm()

@@ -220,6 +220,7 @@ print(int(line.split()[1]) / 1024)  # getrusage would count the parent's memory,
     return float(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path):
     """Ten times the audio, decoded another 144 MB."""

@@ -112,6 +112,7 @@ def test_killed_training_goes_on_from_its_last_checkpoint(
     assert same(whole.sae, continued.sae)
 
 
+@pytest.mark.slow
 def test_training_on_the_fly_continues_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clips = [clip(write_wav(tmp_path / f"{i}.wav", 20, i)) for i in range(4)]
     config = TrainConfig(expansion=4, k=2, steps=30, batch_size=256, buffer_frames=2048)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from whisper_sae_steer.audio import load_audio
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.pack import load_pack
 from whisper_sae_steer.steering import Steering
 from whisper_sae_steer.taps import WindowEncoder
@@ -50,8 +50,7 @@ def main() -> None:
     else:
         print("no NVIDIA GPU here: kernels are not measured")
     if args.out:
-        with write_atomically(args.out) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(args.out, json.dumps(found, indent=1) + "\n")
 
 
 def cpu_section(threads: int, repeats: int) -> list[Row]:

@@ -17,7 +17,7 @@ from whisper_sae_steer import metrics
 from whisper_sae_steer.audio import SAMPLE_RATE, load_audio
 from whisper_sae_steer.clips import NONSPEECH_KINDS, Clip, read_manifest, select
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 
 
 class Mode(NamedTuple):
@@ -62,8 +62,7 @@ def main() -> None:
         if name in found or (mode.multilingual and not model.model.is_multilingual):
             continue
         found[name] = {f"{alpha:g}": measure(model, mode, clips, alpha) for alpha in (0.0, 1.0)}
-        with write_atomically(path) as part:
-            part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     for name, at in found.items():
         print(f"{name:20} {at['0']['k']:4} → {at['1']['k']:3} of {at['1']['n']}")
 

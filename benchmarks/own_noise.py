@@ -22,7 +22,7 @@ from whisper_sae_steer.audio import load_audio
 from whisper_sae_steer.calibrate import CalibrationConfig, calibrate
 from whisper_sae_steer.clips import NONSPEECH_KINDS, Clip, read_manifest, select, spread
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.find import find_sae
 from whisper_sae_steer.formats import load_sae
 from whisper_sae_steer.pack import read_pack, save_pack
@@ -59,8 +59,7 @@ def main() -> None:
         alpha = 0.0 if name == "unsteered" else 1.0
         found[name] = {kind: measure(model, clips, alpha) for kind, clips in tests.items()}
         args.out.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as part:
-            part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(found, indent=1) + "\n")
     for name, at in found.items():
         print(name, json.dumps(at))
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from whisper_sae_steer.audio import SAMPLE_RATE
 from whisper_sae_steer.clips import read_manifest
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.synthetic import MANIFEST_COLUMNS, write_wav
 
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
@@ -130,8 +130,7 @@ def main() -> None:
         seconds = f"{len(spoken.audio) / SAMPLE_RATE:.2f}"
         origin = (voice, "generated:espeak-ng", "CC0-1.0")
         table.writerow((f"{name}.wav", args.split, "speech", "synthetic", seconds, "en", text, *origin))
-    with write_atomically(args.out / "manifest.tsv") as temporary:
-        temporary.write_text(rows.getvalue(), encoding="utf-8")
+    write_text(args.out / "manifest.tsv", rows.getvalue())
     print(f"{args.out}/manifest.tsv: {len(chosen)} utterances of {len(VOICES)} voices")
 
 

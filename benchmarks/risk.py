@@ -24,7 +24,7 @@ from whisper_sae_steer.audio import load_audio
 from whisper_sae_steer.bench.gaps import align
 from whisper_sae_steer.clips import Clip, read_manifest, select
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.pack import load_pack
 from whisper_sae_steer.steering import FRAME_SECONDS, Labels, Steering
 from whisper_sae_steer.taps import WINDOW_SAMPLES, WindowEncoder, content_frames
@@ -69,8 +69,7 @@ def main() -> None:
         "made up": [m.name for m in by_segment if not m.positive],
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    with write_atomically(args.out / "risk.json") as part:
-        part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(args.out / "risk.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps({key: value for key, value in found.items() if key != "made up"}, indent=1))
 
 

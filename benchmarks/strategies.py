@@ -24,7 +24,7 @@ from whisper_sae_steer.calibrate.strength import Judge, plain_model, with_unit
 from whisper_sae_steer.calibrate.windows import Window, encode, plan
 from whisper_sae_steer.clips import NONSPEECH_KINDS, read_manifest, select
 from whisper_sae_steer.convert import load_torch
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.find import find_sae
 from whisper_sae_steer.formats import load_sae
 from whisper_sae_steer.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
@@ -125,10 +125,8 @@ def _write(out: Path, rows: Sequence[Row], measure: Judge) -> None:
             f" {100 * p['fpr_kept']:.1f}% | {100 * p['wer']:.2f}% | {100 * p['wer_change']:+.2f} pp |"
         )
     lines.append(f"\n{len(measure.other)} windows without speech, {len(measure.speech)} with.")
-    with write_atomically(out / "strategies.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with write_atomically(out / "strategies.json") as temporary:
-        temporary.write_text(json.dumps([list(row) for row in rows], indent=1), encoding="utf-8")
+    write_text(out / "strategies.md", "\n".join(lines) + "\n")
+    write_text(out / "strategies.json", json.dumps([list(row) for row in rows], indent=1))
 
 
 if __name__ == "__main__":

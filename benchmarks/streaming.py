@@ -24,7 +24,7 @@ from whisper_sae_steer import metrics
 from whisper_sae_steer.audio import SAMPLE_RATE, load_audio
 from whisper_sae_steer.clips import Clip, read_manifest, select
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.streaming import StreamingTranscriber
 
 CHUNKS = (1.0, 2.0, 5.0)
@@ -70,8 +70,7 @@ def main() -> None:
             "noise": on_noise(model, noise),
         }
         print(name, json.dumps(found[name], indent=1))
-    with write_atomically(args.out) as part:
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_text(args.out, json.dumps(found, indent=1) + "\n")
 
 
 def spread(clips: Sequence[Clip], count: int) -> list[Clip]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from whisper_sae_steer.audio import load_audio
-from whisper_sae_steer.files import write_atomically
+from whisper_sae_steer.files import write_text
 from whisper_sae_steer.synthetic import MANIFEST_COLUMNS, write_wav
 
 WORDS = {
@@ -79,8 +79,7 @@ def main() -> None:
             {"path": name, "split": "dev", "kind": "speech", "class": "word", "language": voice.language,
              "text": word, "group": group, "seconds": f"{len(audio) / 16000:.2f}", "source": group}
         )  # fmt: skip
-    with write_atomically(out / "manifest.tsv") as temporary:
-        temporary.write_text(table.getvalue(), encoding="utf-8")
+    write_text(out / "manifest.tsv", table.getvalue())
 
 
 if __name__ == "__main__":

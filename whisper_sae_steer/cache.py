@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import WeightsError
-from .files import write_atomically
+from .files import write_text
 
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -35,8 +35,7 @@ def file_sha256(path: Path) -> str:
             digest.update(chunk)
     with suppress(OSError):  # an unwritable cache only costs the next call its time
         _stamp(path).parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(_stamp(path)) as temporary:
-            temporary.write_text(facts + digest.hexdigest())
+        write_text(_stamp(path), facts + digest.hexdigest())
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import to_opus
-from .files import write_atomically
+from .files import write_text
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
 color:#222}table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;
@@ -29,8 +29,7 @@ def write_page(path: Path, title: str, body: Sequence[str]) -> None:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{STYLE}</style><h1>{name}</h1>{''.join(body)}</html>\n"
     )
-    with write_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def heading(text: str) -> str:
@@ -64,7 +63,12 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def image(plot: Callable[[Any], None], alt: str, height: float = 3) -> str:
     """HTML of a plot, as an SVG inside the page."""
-    data = base64.b64encode(draw(plot, height)).decode()
+    return embed(draw(plot, height), alt)
+
+
+def embed(svg: bytes, alt: str) -> str:
+    """HTML of a picture inside the page."""
+    data = base64.b64encode(svg).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .audio import SAMPLE_RATE
 from .errors import ManifestError
-from .files import write_atomically
+from .files import write_atomically, write_text
 from .sounds import KINDS
 
 MANIFEST_COLUMNS = (
@@ -126,8 +126,7 @@ def write_folder(
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 write_wav(root / path, _make(plan).audio)
         manifest = root / "manifest.tsv"
-        with write_atomically(manifest) as temporary:
-            temporary.write_text(rows.getvalue(), encoding="utf-8")
+        write_text(manifest, rows.getvalue())
     except OSError as error:
         raise ManifestError(f"can't write synthetic clips to {root}: {error.strerror}") from error
     return manifest

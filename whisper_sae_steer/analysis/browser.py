@@ -18,7 +18,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from tqdm import tqdm
 
 from ..errors import AnalysisError
-from ..files import write_atomically
+from ..files import write_atomically, write_text
 from ..sae import SAE
 from ..steering import FRAME_SECONDS
 from .browser_excerpts import (
@@ -118,7 +118,7 @@ def write_browser(
         mean_mels(features, mel, store.window_numbers(), OFFSETS),
     )  # fmt: skip
     wanted = _write_data(found, out)
-    _write(out / DATA / "index.js", f"browser.takeIndex({_js(_index(found, config))});\n")
+    write_text(out / DATA / "index.js", f"browser.takeIndex({_js(_index(found, config))});\n")
     _clean(out, wanted | {"index.js"}, {f"{sound}.ogg" for sound in sounds})
     _write_page(results, out)
     silent = sum(piece.name(store.key) not in sounds for some in pieces.values() for piece in some)
@@ -161,7 +161,7 @@ def _write_data(found: _Found, out: Path) -> set[str]:
             "mels": {name: _picture(found.mel, piece) for name, piece in pieces.items()},
         }
         name = f"features-{number:04d}.js"
-        _write(out / DATA / name, f"browser.takeChunk({number}, {_js(chunk)});\n")
+        write_text(out / DATA / name, f"browser.takeChunk({number}, {_js(chunk)});\n")
         names.add(name)
     return names
 
@@ -287,13 +287,13 @@ def _write_page(results: Results, out: Path) -> None:
     """The files that are the same for all, then the report, then the page itself."""
     for file in sorted(PAGE.iterdir()):
         if file.name != INDEX:
-            _write(out / file.name, file.read_text(encoding="utf-8"))
+            write_text(out / file.name, file.read_text(encoding="utf-8"))
     if results.report is None:
         (out / REPORT).unlink(missing_ok=True)
     else:
         with write_atomically(out / REPORT) as temporary:
             shutil.copyfile(results.report, temporary)
-    _write(out / INDEX, (PAGE / INDEX).read_text(encoding="utf-8"))
+    write_text(out / INDEX, (PAGE / INDEX).read_text(encoding="utf-8"))
 
 
 def _clean(out: Path, data: set[str], sounds: set[str]) -> None:
@@ -306,8 +306,3 @@ def _clean(out: Path, data: set[str], sounds: set[str]) -> None:
 def _js(value: Any) -> str:
     """As an expression of a script: ASCII, so that no text of a recording ends a line or the script."""
     return json.dumps(plain(value), allow_nan=False, separators=(",", ":"))
-
-
-def _write(path: Path, text: str) -> None:
-    with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

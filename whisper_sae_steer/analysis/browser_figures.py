@@ -9,7 +9,8 @@ from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from ..sae import SAE
-from .matching import counts, firing, iou
+from .matching import counts, firing, iou, unit_rows
+from .sparse import product, summing
 from .store import ActivationStore, Window
 
 Related = list[tuple[int, float]]
@@ -45,10 +46,11 @@ class Figures(NamedTuple):
 
 def figures(store: ActivationStore, features: csr_matrix) -> Figures:
     """Count ``features`` [rows, F] of the store's frames."""
-    frames = counts(firing(features))
+    fires = firing(features)
+    frames = counts(fires)
     total = np.asarray(features.sum(0), dtype=np.float64).ravel()
-    domains, in_domain, domain_rates = _rates(features, store.windows, [w.domain for w in store.windows])
-    labels, in_label, label_rates = _rates(features, store.windows, [w.label for w in store.windows])
+    domains, in_domain, domain_rates = _rates(fires, store.windows, [w.domain for w in store.windows])
+    labels, in_label, label_rates = _rates(fires, store.windows, [w.label for w in store.windows])
     return Figures(
         frames=frames,
         most=features.max(0).toarray().ravel().astype(np.float32),
@@ -73,8 +75,7 @@ def fires_together(features: csr_matrix, alive: NDArray[np.intp], most: int) -> 
 
 def points_alike(sae: SAE, alive: NDArray[np.intp], most: int) -> list[Related]:
     """For each alive feature the others with the highest cosine of decoder rows."""
-    rows = sae.W_dec.detach().float().numpy()[alive]
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    rows = unit_rows(sae)[alive]
     found: list[Related] = []
     for start in range(0, len(alive), AT_ONCE):
         found += _highest(rows[start : start + AT_ONCE] @ rows.T, alive, start, most)
@@ -82,15 +83,13 @@ def points_alike(sae: SAE, alive: NDArray[np.intp], most: int) -> list[Related]:
 
 
 def _rates(
-    features: csr_matrix, windows: Sequence[Window], names: Sequence[str]
+    fires: csr_matrix, windows: Sequence[Window], names: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]:
     """Distinct names, their frames, and the share of them in which each feature fires."""
     distinct, numbers = np.unique(names, return_inverse=True)
     lengths = [window.frames for window in windows]
     frames = np.bincount(numbers, lengths, len(distinct)).astype(np.int64)
-    of_frame, rows = np.repeat(numbers, lengths), np.arange(sum(lengths))
-    is_named = csr_matrix((np.ones(len(rows), np.int32), (of_frame, rows)), (len(distinct), len(rows)))
-    fired = csr_matrix(is_named @ firing(features)).toarray()
+    fired = product(summing(np.repeat(numbers, lengths), len(distinct)), fires)
     return tuple(distinct.tolist()), frames, fired / np.maximum(frames, 1)[:, None]
 
 

@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from .journal import Journal
 from .scoring import GOOD, DescribeConfig, Described, Scores, score, scores
 from .spans import cut, evidence_of, held_back_windows
 from .sparse import shape_of
-from .store import ActivationStore
+from .store import ActivationStore, add_store_arguments, chosen_sae
 
 TITLE = "Features in words"
 QUESTION = "How well does a description of a feature predict where it fires in other recordings?"
@@ -48,8 +47,7 @@ class DescribeResult(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made")
-    add("--sae", metavar="NAME", help="SAE to look at (default: the only one)")
+    add_store_arguments(parser)
     add(
         "--describer",
         default="labels",
@@ -68,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> DescribeResult:
-    store = ActivationStore.open(args.store)
-    sae = store.choose(args.sae)
+    store, sae = chosen_sae(args)
     config = DescribeConfig(tuple(args.features), args.examples)
     if args.describer == "labels":
         return describe(store, sae, LabelDescriber(), "labels", config)

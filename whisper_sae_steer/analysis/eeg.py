@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..errors import AnalysisError
 from . import eeg_report
 from .eeg_data import Eeg, cut, envelope, heard, read_eeg
-from .store import ActivationStore
+from .store import ActivationStore, add_store_arguments
 from .trf import RATE, Array, Lags, Trial, columns_of, kernels, moments, nested_alphas
 from .trf_null import Null, Tested, alone, gained
 
@@ -237,11 +237,10 @@ def _significant(responses: Sequence[Response], of: Literal["alone", "gain"]) ->
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made of what was heard")
+    add_store_arguments(parser)
     add(
         "eeg", nargs="+", type=Path, help="EEG of one listener: BrainVision, EDF or what else mne reads; BIDS"
     )
-    add("--sae", metavar="NAME", help="which of the store's SAEs (default: the only one)")
     add("--events", nargs="+", type=Path, metavar="FILE",
         help="table (onset, duration, stim_file) for each EEG file; default: BIDS, annotations")  # fmt: skip
     add(

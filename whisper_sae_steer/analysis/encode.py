@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..audio import SAMPLE_RATE, load_audio
 from ..clips import Clip
 from ..errors import AnalysisError, AudioError
-from ..files import write_atomically
+from ..files import write_atomically, write_text
 from ..formats import save_sae
 from ..sae import SAE, calibrate_threshold
 from ..taps import WINDOW_SAMPLES
@@ -63,8 +63,7 @@ def build_store(encoder: FrameEncoder, clips: Sequence[Clip], out: str | Path) -
         taps = {tap: int(file.get_slice(tap).get_shape()[1]) for tap in encoder.taps}
     store = ActivationStore(out, encoder.model, encoder.fingerprint, key, taps, tuple(windows), tuple(parts))
     index = {name: value for name, value in asdict(store).items() if name != "path"}
-    with write_atomically(out / INDEX) as temporary:
-        temporary.write_text(json.dumps(index), encoding="utf-8")
+    write_text(out / INDEX, json.dumps(index))
     return store
 
 
@@ -184,7 +183,6 @@ def _mel(extractor: FeatureExtractor, audio: NDArray[np.float32], frames: int) -
     """[frames, 80]: the mean of the two mel frames that each encoder frame covers."""
     mel = extractor(audio, padding=0)[:, : 2 * frames]
     mel = np.pad(mel, ((0, 0), (0, 2 * frames - mel.shape[1])), mode="edge")
-    # in C order: safetensors would write the memory of a transposed array as it lies
     return mel.reshape(len(mel), frames, 2).mean(-1).T.astype(np.float16)
 
 

@@ -15,7 +15,10 @@ from .encode import add_sae, build_store
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "audio", nargs="+", type=Path, help="manifests (.tsv) or folders; a file's parent folder is its label"
+        "audio",
+        nargs="+",
+        metavar="[DOMAIN=]PATH",
+        help="manifests (.tsv), or folders of speech, music or sound; a file's parent folder is its label",
     )
     add("--model", default="base", help="name or path of a Whisper model")
     add("--hubert", metavar="MODEL", help="a HuBERT model instead: what transformers loads")

@@ -11,7 +11,7 @@ from ..audio import SAMPLE_RATE, load_audio
 from ..errors import AudioError
 from ..page import paragraph, sound
 from ..steering import FRAME_SECONDS
-from .sparse import shape_of
+from .sparse import shape_of, summing
 from .store import Window
 
 SECONDS = 2.0
@@ -56,11 +56,9 @@ def top_excerpts(
 
 def recordings(features: csr_matrix, windows: Sequence[Window]) -> NDArray[np.intp]:
     """In how many recordings or speakers (groups) each feature fires, [F]."""
-    groups = np.repeat([w.group for w in windows], [w.frames for w in windows])
-    number = np.unique(groups, return_inverse=True)[1]
-    rows = len(groups)
-    member = csr_matrix((np.ones(rows, np.float32), (number, np.arange(rows))))
-    return np.diff(csc_matrix(member @ features).indptr)
+    groups, number = np.unique([w.group for w in windows], return_inverse=True)
+    group_of = np.repeat(number, [w.frames for w in windows])
+    return np.diff(csc_matrix(summing(group_of, len(groups)) @ features).indptr)
 
 
 def _strongest(features: csr_matrix, group_of: NDArray[np.intp]) -> list[tuple[int, int, float]]:

@@ -95,12 +95,13 @@ def one_to_one(score: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np
 
 def decoder_cosine(a: SAE, b: SAE) -> NDArray[np.float32]:
     """[A, B]: cosine of decoder rows."""
+    return unit_rows(a) @ unit_rows(b).T
 
-    def unit(sae: SAE) -> NDArray[np.float32]:
-        rows = sae.W_dec.detach().numpy()
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
-    return unit(a) @ unit(b).T
+def unit_rows(sae: SAE) -> NDArray[np.float32]:
+    """Decoder rows [F, d] of length 1."""
+    rows = sae.W_dec.detach().numpy()
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _by_recording(windows: Sequence[Window]) -> dict[tuple[str, float, int], Window]:

@@ -35,7 +35,7 @@ from .sound import (
     mean_mels,
 )
 from .sparse import shape_of
-from .store import ActivationStore
+from .store import ActivationStore, add_store_arguments, chosen_sae
 
 TITLE = "What features sound like"
 QUESTION = "What does the sound around a feature's activations have in common?"
@@ -92,16 +92,15 @@ class MelResult(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made")
-    add("--sae", metavar="NAME", help="SAE to look at (default: the only one)")
+    add_store_arguments(parser)
     add("--features", type=int, nargs="+", default=[], metavar="ID", help="features to plot and play")
     add("--excerpts", type=int, default=MelConfig.excerpts, metavar="N", help="excerpts of each feature")
 
 
 def run(args: argparse.Namespace) -> MelResult:
-    store = ActivationStore.open(args.store)
+    store, sae = chosen_sae(args)
     config = MelConfig(tuple(args.features), args.excerpts)
-    return interpret(store, store.choose(args.sae), args.out, config)
+    return interpret(store, sae, args.out, config)
 
 
 def interpret(store: ActivationStore, sae: str, out: Path, config: MelConfig | None = None) -> MelResult:

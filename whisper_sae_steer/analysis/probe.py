@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..page import aligned, heading, paragraph, percent, table
 from .labelling import add_target_arguments, choose_units, target
 from .probing import KS, Probing, Score, probe_curve
 from .ranking import RANKINGS
-from .store import ActivationStore
+from .store import add_store_arguments, chosen_sae
 
 TITLE = "Sparse probing"
 QUESTION = "How many features does it take to tell labels apart, and what is lost against all activations?"
@@ -41,8 +40,7 @@ class ProbeResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made")
-    add("--sae", metavar="NAME", help="SAE of the store (default: the only one)")
+    add_store_arguments(parser)
     add_target_arguments(parser, level="frame")
     add("--k", nargs="+", type=int, default=list(KS), help="numbers of features; all is always among them")
 
@@ -51,8 +49,7 @@ def run(args: argparse.Namespace) -> ProbeResult:
     """AnalysisError if labels or alignments don't allow it."""
     if min(args.k) < 1:
         raise AnalysisError("--k must be at least 1")
-    store = ActivationStore.open(args.store)
-    sae = store.choose(args.sae)
+    store, sae = chosen_sae(args)
     tap = store.sae(sae).config.tap or next(iter(store.taps))
     kept = choose_units(store, args)
     features = csr_matrix(kept.units.mean @ store.features(sae), dtype=np.float32)

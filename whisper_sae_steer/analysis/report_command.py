@@ -5,13 +5,12 @@ from pathlib import Path
 
 from .browser import BrowserConfig, write_browser
 from .browser_results import read_results
-from .store import ActivationStore
+from .store import add_store_arguments, chosen_sae
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made")
-    add("--sae", metavar="NAME", help="SAE to look at (default: the only one)")
+    add_store_arguments(parser)
     add("--results", type=Path, metavar="DIR", help="--out of other analyses, which are shown too")
     add("--out", type=Path, required=True, help="folder to write; open its index.html in a browser")
     add(
@@ -28,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write what the folder lacks; the same command goes on where it was stopped."""
-    store = ActivationStore.open(args.store)
-    name = store.choose(args.sae)
+    store, name = chosen_sae(args)
     config = BrowserConfig(args.most, tuple(args.features), args.excerpts, args.seconds)
     results = read_results(args.results, store.path.resolve().name, name)
     written = write_browser(store, name, results, args.out, config)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import AnalysisError
-from ..files import write_atomically
-from ..page import draw, heading, image, paragraph, write_page
+from ..files import write_text
+from ..page import draw, embed, heading, paragraph, write_page
 
 SECTIONS, REPORT = "sections", "report.html"
 
@@ -50,15 +50,16 @@ def write_result(analysis: Analysis, name: str, result: Any, out: Path) -> None:
     def plot(figure: Any) -> None:
         analysis.plot(result, figure)
 
+    drawn = draw(plot, analysis.HEIGHT)
     parts = [
         heading(analysis.TITLE),
         paragraph(analysis.QUESTION),
-        image(plot, analysis.TITLE, analysis.HEIGHT),
+        embed(drawn, analysis.TITLE),
         *analysis.section(result),
     ]
-    _write(out / f"{name}.json", json.dumps(plain(result), indent=1, allow_nan=False) + "\n")
-    _write(out / f"{name}.svg", draw(plot, analysis.HEIGHT).decode())
-    _write(out / SECTIONS / f"{name}.html", "\n".join(parts))
+    write_text(out / f"{name}.json", json.dumps(plain(result), indent=1, allow_nan=False) + "\n")
+    write_text(out / f"{name}.svg", drawn.decode())
+    write_text(out / SECTIONS / f"{name}.html", "\n".join(parts))
     sections = sorted((out / SECTIONS).glob("*.html"))
     write_page(out / REPORT, "SAE features", [file.read_text(encoding="utf-8") for file in sections])
 
@@ -93,8 +94,3 @@ def plain(value: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     named: NamedTuple = value
     return named._asdict()
-
-
-def _write(path: Path, text: str) -> None:
-    with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..page import aligned, heading, paragraph, percent, table
 from .association import LabelFeatures, Search, find_features
 from .labelling import LEVELS, TARGETS, labelled_windows
 from .sparse import rows_of, shape_of
-from .store import ActivationStore, Window
+from .store import Window, add_store_arguments, chosen_sae
 
 TITLE = "Feature search"
 QUESTION = "Which features mark each label?"
@@ -36,8 +35,7 @@ class SearchResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made")
-    add("--sae", metavar="NAME", help="SAE of the store (default: the only one)")
+    add_store_arguments(parser)
     add("--by", choices=TARGETS, default="label", help="what labels are")
     add("--level", choices=LEVELS, default="window", help="windows (highest activation) or frames")
     add("--top", type=int, default=10, metavar="N", help="features a label, at most")
@@ -49,8 +47,7 @@ def run(args: argparse.Namespace) -> SearchResult:
     """AnalysisError if the labels don't allow a search."""
     if args.top < 1 or not 0 < args.alpha < 1:
         raise AnalysisError("--top must be at least 1 and --alpha between 0 and 1")
-    store = ActivationStore.open(args.store)
-    sae, of = store.choose(args.sae), TARGETS[args.by]
+    (store, sae), of = chosen_sae(args), TARGETS[args.by]
     numbers = labelled_windows(store, args.by)
     windows = [store.windows[i] for i in numbers]
     labels, groups = np.array([of(w) for w in windows]), np.array([w.group for w in windows])

@@ -28,6 +28,12 @@ def fires(features: csr_matrix) -> NDArray[np.bool_]:
     return np.bincount(positive, minlength=shape_of(features)[1]) > 0
 
 
+def summing(place: NDArray[np.intp], places: int) -> csr_matrix:
+    """[P, n] int32: times rows [n, …], the sum of those of each place 0 … P − 1 in ``place`` [n]."""
+    ones = np.ones(len(place), np.int32)
+    return csr_matrix((ones, (place, np.arange(len(place)))), shape=(places, len(place)))
+
+
 def averaging(place: NDArray[np.intp]) -> csr_matrix:
     """[P, n]: times values [n, …], the mean of those of each place 0 … P − 1 in ``place`` [n]."""
     weight = (1 / np.bincount(place))[place]

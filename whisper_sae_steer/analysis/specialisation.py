@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 
 from ..errors import AnalysisError
 from .matching import firing
+from .sparse import product, summing
 from .store import Window
 
 DOMAINS = ("speech", "music", "sound")
@@ -112,7 +113,8 @@ def specialise(
     unit_of = np.array([number[present.index(window.domain), window.group] for window in windows])
     domains = np.array([domain for domain, _ in keys])
     lengths = np.array([window.frames for window in windows])
-    hits = _sum_rows(firing(features), np.repeat(np.arange(len(windows)), lengths), len(windows))
+    window_of = np.repeat(np.arange(len(windows)), lengths)
+    hits = product(summing(window_of, len(windows)), firing(features))
     by_frame = _Units(domains, _add(hits, unit_of, len(keys)), _add(lengths, unit_of, len(keys)))
     by_window = _Units(domains, _add(hits > 0, unit_of, len(keys)), np.bincount(unit_of).astype(np.float64))
     if not hits.any():
@@ -207,13 +209,6 @@ def _venn(fires: NDArray[np.bool_], names: Sequence[str]) -> dict[str, int]:
             counts["+".join(names[i] for i in members)] = int(exactly.sum())
     counts[NOBODY] = int((~fires.any(0)).sum())
     return counts
-
-
-def _sum_rows(matrix: csr_matrix, groups: NDArray[np.intp], count: int) -> Floats:
-    """[count, F]: sums of the rows of each group."""
-    rows = len(groups)
-    member = csr_matrix((np.ones(rows, np.int32), (groups, np.arange(rows))), shape=(count, rows))
-    return csr_matrix(member @ matrix).toarray().astype(np.float64)
 
 
 def _add(values: NDArray[np.generic], groups: NDArray[np.intp], count: int) -> Floats:

@@ -5,6 +5,7 @@ A store is one folder: ``index.json``, ``frames/part-NNNNN.safetensors`` with th
 all of them is the same 20 ms of audio. Padding is left out.
 """
 
+import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,6 +160,18 @@ class ActivationStore:
                     f"{where} is missing or damaged; remove {INDEX} and encode again"
                 ) from None
         return np.concatenate(arrays)
+
+
+def add_store_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of a command that reads one SAE of one store, as :func:`chosen_sae` takes them."""
+    parser.add_argument("store", type=Path, help="folder that `analyze encode` made")
+    parser.add_argument("--sae", metavar="NAME", help="SAE of the store (default: the only one)")
+
+
+def chosen_sae(args: argparse.Namespace) -> tuple[ActivationStore, str]:
+    """The store and the SAE's name that the arguments ask for; errors as of :func:`open_sae`."""
+    store = ActivationStore.open(args.store)
+    return store, store.choose(args.sae)
 
 
 def open_sae(source: str) -> tuple[ActivationStore, str]:

@@ -13,11 +13,11 @@ from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from ..errors import AnalysisError
-from ..files import write_atomically
+from ..files import write_text
 from ..page import aligned, heading, paragraph, percent, points, table
 from .labelling import Labelled, add_target_arguments, choose_units, target
 from .results import plain
-from .store import ActivationStore
+from .store import ActivationStore, add_store_arguments, chosen_sae
 from .unlearning import Erasure, Goal, Step, Unlearned, unlearn
 
 TITLE = "Unlearning"
@@ -48,8 +48,7 @@ class UnlearnResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("store", type=Path, help="folder that `analyze encode` made")
-    add("--sae", metavar="NAME", help="SAE of the store (default: the only one)")
+    add_store_arguments(parser)
     add_target_arguments(parser, level="frame")
     add("--labels", nargs="+", metavar="LABEL", help="only erase these (default: each)")
     add(
@@ -61,8 +60,7 @@ def run(args: argparse.Namespace) -> UnlearnResult:
     """AnalysisError if labels or alignments don't allow it."""
     if not 0.5 <= args.chance < 1:
         raise AnalysisError("--chance must be at least 0.5 and below 1")
-    store = ActivationStore.open(args.store)
-    sae = store.choose(args.sae)
+    store, sae = chosen_sae(args)
     units, left_out = choose_units(store, args)
     names = sorted(set(units.labels.tolist()))
     unknown = sorted(set(args.labels or ()) - set(names))
@@ -88,8 +86,7 @@ def _label(
     with tqdm(desc=f"erase {name}", unit="step") as progress:
         found = unlearn(features, units, name, args.chance, args.folds, progress.update)
     folder.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(plain(found)) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(plain(found)) + "\n")
     return found
 
 

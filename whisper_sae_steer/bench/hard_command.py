@@ -16,7 +16,7 @@ from ..audio import SAMPLE_RATE
 from ..cache import file_sha256
 from ..clips import read_manifest
 from ..errors import ManifestError
-from ..files import write_atomically
+from ..files import write_atomically, write_text
 from ..synthetic import MANIFEST_COLUMNS
 from . import hard
 
@@ -87,8 +87,7 @@ def _claim(args: argparse.Namespace) -> None:
         "seed": args.seed,
     }
     if not path.exists():
-        with write_atomically(path) as part:
-            part.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(ours, indent=1) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != ours:
         raise ManifestError(
             f"{path} tells of another manifest, split, language or seed: choose another output folder"
@@ -99,8 +98,7 @@ def _render(out: Path, todo: Sequence[hard.Job], split: str) -> None:
     """Make the recordings that the manifest doesn't list; a line is added when its audio is complete."""
     manifest = out / "manifest.tsv"
     kept = _kept(manifest)
-    with write_atomically(manifest) as part:
-        part.write_text("\t".join(COLUMNS) + "\n" + "".join(kept.values()), encoding="utf-8")
+    write_text(manifest, "\t".join(COLUMNS) + "\n" + "".join(kept.values()))
     with manifest.open("a", encoding="utf-8") as file:
         for job in tqdm(todo, unit="recording"):
             key = f"{job.kind}/{split}/{job.condition}/{job.name}.flac"

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import metrics
 from ..clips import NONSPEECH_KINDS, Clip
-from ..files import write_atomically
+from ..files import write_text
 from ..page import heading, image, paragraph, percent, points, table, write_page
 from .peers import OURS
 from .peers_examples import examples
@@ -38,8 +38,7 @@ def write_table(path: Path, entries: Sequence[Entry], conditions: Mapping[str, s
             lines += ["", f"## {title}", "", *_markdown(*rows)]
     lines += ["", "## Definitions", ""]
     lines += [f"- **{name}**: {text}." for name, text in DEFINITIONS.items()]
-    with write_atomically(path) as part:
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def write_html(

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from .. import metrics
 from ..clips import NONSPEECH_KINDS
 from ..errors import ManifestError
-from ..files import write_atomically
+from ..files import write_text
 from . import gaps
 from .runner import Row
 from .table import table
@@ -76,8 +76,7 @@ def write_report(
         "table.md": table(summary),
     }
     for name, text in texts.items():
-        with write_atomically(Path(out_dir) / name) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(Path(out_dir) / name, text)
     return summary
 
 

@@ -18,7 +18,7 @@ from ..audio import SAMPLE_RATE, load_audio
 from ..batch.engine import GIVEN_UP, Engine, Task, Worker, answers
 from ..clips import Clip
 from ..errors import ManifestError, SteerError
-from ..files import write_atomically
+from ..files import write_text
 from ..greedy import RawWindow
 from .backends import Backend
 
@@ -243,8 +243,7 @@ def _resume(path: Path, backend: Backend) -> list[Row]:
             raise ManifestError(
                 f"{path} holds rows of {theirs}, this run is {ours}: choose another output folder"
             )
-    with write_atomically(path) as part:
-        part.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+    write_text(path, "".join(_line(row) for row in rows))
     return rows
 
 

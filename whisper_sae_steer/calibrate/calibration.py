@@ -16,7 +16,7 @@ from ..clips import Clip
 from ..convert import load_torch
 from ..doubt import stock_texts
 from ..errors import CalibrationError
-from ..files import write_atomically
+from ..files import write_text
 from ..gate import activations
 from ..pack import (
     Features,
@@ -195,8 +195,7 @@ def _claim(work: Path, weights: Weights) -> None:
     work.mkdir(parents=True, exist_ok=True)
     mark = work / "fingerprint.txt"
     if not mark.exists():
-        with write_atomically(mark) as temporary:
-            temporary.write_text(weights.fingerprint)
+        write_text(mark, weights.fingerprint)
     elif mark.read_text() != weights.fingerprint:
         raise CalibrationError(f"{work} holds windows of other weights; give another --work, or delete it")
 

@@ -15,7 +15,7 @@ from ctranslate2 import StorageView
 
 from .. import metrics
 from ..errors import CalibrationError
-from ..files import write_atomically
+from ..files import write_text
 from ..greedy import RawWindow, decode_windows
 from ..pack import SteeringPack, pack_digest
 from ..steering import Steering
@@ -81,8 +81,7 @@ class Judge:
         key = f"{self._windows_key} {key}"
         if key not in self._known:
             self._known[key] = compute()
-            with write_atomically(self._memory) as temporary:
-                temporary.write_text(json.dumps(self._known))
+            write_text(self._memory, json.dumps(self._known))
         return self._known[key]
 
     def _point(self, pack: SteeringPack, alpha: float) -> Point:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..errors import SAEFormatError
-from ..files import write_atomically
+from ..files import write_atomically, write_text
 from ..sae import SAE, SAEConfig
 from .checks import build, check_finite, positive, read_json, read_safetensors
 
@@ -43,8 +43,7 @@ def save_sae(sae: SAE, directory: Path, dtype: torch.dtype = torch.float32) -> N
     (directory / CONFIG).unlink(missing_ok=True)
     with write_atomically(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
-    with write_atomically(directory / CONFIG) as temporary:
-        temporary.write_text(text)
+    write_text(directory / CONFIG, text)
 
 
 def read(weights: Path, tap: str | None) -> SAE:

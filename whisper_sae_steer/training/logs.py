@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ..files import write_atomically
+from ..files import write_text
 
 HISTORY = "history.json"
 
@@ -37,8 +37,7 @@ class HistoryPoint(NamedTuple):
 def save_history(history: Sequence[HistoryPoint], folder: Path) -> None:
     """Write ``folder/history.json``, one list a field."""
     curves = {name: [getattr(point, name) for point in history] for name in HistoryPoint._fields}
-    with write_atomically(folder / HISTORY) as temporary:
-        temporary.write_text(json.dumps(curves), encoding="utf-8")
+    write_text(folder / HISTORY, json.dumps(curves))
 
 
 def load_history(folder: Path) -> list[HistoryPoint]:

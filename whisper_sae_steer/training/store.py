@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..clips import Clip
 from ..errors import CalibrationError
-from ..files import write_atomically
+from ..files import write_atomically, write_text
 from .encoders import FrameEncoder
 from .source import FrameRecipe, Pool, encode_windows, shuffled, source_key
 from .stream import Position, StreamConfig, Window, WindowStream, hold_back
@@ -126,8 +126,7 @@ def build_store(
         taps = {tap: int(file.get_slice(tap).get_shape()[1]) for tap in encoder.taps}
     store = FrameStore(out, encoder.model, encoder.fingerprint, key, taps, shards, held_shards)
     index = {name: value for name, value in asdict(store).items() if name != "path"}
-    with write_atomically(out / INDEX) as temporary:
-        temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
+    write_text(out / INDEX, json.dumps(index, indent=1))
     return store
 
 

@@ -277,6 +277,16 @@ def test_commands_must_score_every_span(tmp_path: Path, scores: str):
         describer.predict("x", [span(), span()])
 
 
+def test_a_command_that_does_not_answer_is_given_up(tmp_path: Path):
+    program = tmp_path / "program.py"
+    program.write_text("import time; time.sleep(60)")
+    with (
+        CommandDescriber(f"{sys.executable} {program}", timeout=0.5) as describer,
+        pytest.raises(AnalysisError, match=r"gave no answer within 0\.5 s"),
+    ):
+        describer.describe(evidence())
+
+
 def test_a_command_that_is_not_there():
     with pytest.raises(AnalysisError, match="can't be started"):
         CommandDescriber("no-such-program-anywhere --x")

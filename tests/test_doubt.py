@@ -117,11 +117,14 @@ def test_where_the_gate_leans_to_speech_only_repetition_speaks_against_the_text(
 
 @pytest.fixture(scope="module")
 def doubting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pack = read_pack(shipped_packs()["tiny.en"])
+    return doubting_pack("tiny.en", tmp_path_factory.mktemp("packs"))
+
+
+def doubting_pack(model: str, folder: Path) -> Path:
+    pack = read_pack(shipped_packs()[model])
     metadata = replace(pack.metadata, gate_threshold=1e6, gate_ramp=1e6)
-    path = tmp_path_factory.mktemp("packs") / "doubting.safetensors"
-    save_pack(pack._replace(metadata=metadata), path)
-    return path
+    save_pack(pack._replace(metadata=metadata), folder / "doubting.safetensors")
+    return folder / "doubting.safetensors"
 
 
 def words(text: str) -> str:
@@ -152,3 +155,12 @@ def test_noise_that_the_gate_doubts_is_steered(kind: str, doubting: Path):
     options = {"temperature": 0.0, "no_speech_threshold": None, "beam_size": 5}
     assert transcribe(kind, doubting, beeps.astype("f4"), steer_alpha=0, **options)
     assert not transcribe(kind, doubting, beeps.astype("f4"), **options)
+
+
+def test_the_language_of_a_window_in_doubt_is_detected_as_it_is(tmp_path: Path):
+    """Steered, single words of robotic voices were read in another language, and then as nothing."""
+    model = WhisperModel("base", compute_type="int8", cpu_threads=1, pack=doubting_pack("base", tmp_path))
+    (_, unsteered), (_, steered) = (
+        model.transcribe(sample("speech"), steer_alpha=alpha) for alpha in (0.0, 1.0)
+    )
+    assert steered.all_language_probs == unsteered.all_language_probs

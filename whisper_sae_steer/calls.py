@@ -52,8 +52,8 @@ class Call:
         """what to do with the window at hand, if it has a gap"""
 
     def for_language(self) -> "Call | None":
-        """The call to detect the language in: it leaves the windows of this one alone."""
-        return Call(self.alpha) if self.steer_language_detection else None
+        """The call to detect the language in: it leaves the windows of this one alone, and those in doubt."""
+        return Call(self.alpha, asks_decoder=True) if self.steer_language_detection else None
 
     @contextmanager
     def steers_in_full(self) -> Generator[None]:

@@ -9,7 +9,9 @@ import math
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from threading import Timer
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import AnalysisError
@@ -128,12 +130,12 @@ class CommandDescriber:
 
     ``{"ask": "describe", "evidence": {…}}`` → ``{"description": "…"}`` and
     ``{"ask": "predict", "description": "…", "spans": [{…}, …]}`` → ``{"scores": [0.9, …]}``, with the
-    fields of :class:`Evidence` and :class:`Span`. AnalysisError if it can't be started, ends early or answers
-    something else.
+    fields of :class:`Evidence` and :class:`Span`. AnalysisError if it can't be started, ends early, answers
+    something else or not within ``timeout`` seconds.
     """
 
-    def __init__(self, command: str):
-        self.command = command
+    def __init__(self, command: str, timeout: float = 600.0):
+        self.command, self.timeout = command, timeout
         try:
             self._process = subprocess.Popen(
                 shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -169,14 +171,20 @@ class CommandDescriber:
         sent, received = self._process.stdin, self._process.stdout
         assert sent is not None
         assert received is not None
+        began, patience = time.monotonic(), Timer(self.timeout, self._process.kill)
+        patience.start()
         try:
             sent.write(json.dumps(question) + "\n")
             sent.flush()
             line = received.readline()
         except OSError:
             line = ""
+        finally:
+            patience.cancel()
         if not line:
-            raise AnalysisError(f"{self.command!r} ended before it answered")
+            late = time.monotonic() - began >= self.timeout
+            what = f"gave no answer within {self.timeout:g} s" if late else "ended before it answered"
+            raise AnalysisError(f"{self.command!r} {what}")
         try:
             answer = json.loads(line)
         except ValueError:

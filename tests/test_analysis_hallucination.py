@@ -254,9 +254,9 @@ def test_measured_and_gone_on_with(store: ActivationStore, tmp_path: Path, monke
         column = features[:, [one.feature]].data
         assert one.amount == pytest.approx(3 * column.mean(), rel=1e-4)
         assert one.rate == pytest.approx(len(column) / store.rows, abs=1e-6)
-        assert one.windows == one.added.windows == 2
+        assert one.removed.windows == one.added.windows == 2
         assert line["feature"] == one.feature
-        assert line["d_no_speech"] == pytest.approx(one.d_no_speech)
+        assert line["removed"]["d_no_speech"] == pytest.approx(one.removed.d_no_speech)
         assert one.speech is not None
     assert any(one.added.d_no_speech for one in result.features)
 

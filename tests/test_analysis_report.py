@@ -84,10 +84,8 @@ def results(store: ActivationStore, tmp_path_factory: pytest.TempPathFactory) ->
         Described(1, "x", None, None, None, None, 0, 0),
     ]
     write(folder, "describe", DescribeResult("sae", "listener", 4, 2, none, none, none, none, described))
-    added = Effect(0.25, 0.125, 3, 1, 5, 8)
-    effect = FeatureEffect(
-        0, ["fisher"], 0.02, 0, 0, 0, -0.5, 0.0, 0, 0, 2, 8, 1.5, added, SpeechEffect(1, 4, 3, 90)
-    )
+    removed, added = Effect(-0.5, 0.0, 0, 0, 2, 8), Effect(0.25, 0.125, 3, 1, 5, 8)
+    effect = FeatureEffect(0, ["fisher"], 0.02, 0, 0, 0, removed, 1.5, added, SpeechEffect(1, 4, 3, 90))
     write(
         folder,
         "hallucination",

@@ -233,7 +233,7 @@ def _steering(result: Any, names: Names) -> dict[int, Record]:
 
 
 def _effect(one: Record, note: str) -> Record:
-    rows = [_effect_row("removed", one), _effect_row(f"added, {one['amount']:.2f}", one["added"])]
+    rows = [_effect_row("removed", one["removed"]), _effect_row(f"added, {one['amount']:.2f}", one["added"])]
     speech = one["speech"]
     if speech:
         note += (

@@ -51,7 +51,7 @@ class EffectConfig:
 
 
 class FeatureEffect(NamedTuple):
-    """What one feature does; ``d_no_speech`` to ``windows``: removed, in windows without speech."""
+    """What one feature does in windows without speech, and removed in windows with."""
 
     feature: int
     chosen_by: list[str]
@@ -62,17 +62,7 @@ class FeatureEffect(NamedTuple):
     """importances; positive speaks for text where nobody speaks"""
     fisher: float
     attribution: float
-    d_no_speech: float
-    """mean change of the probability of <|nospeech|>"""
-    d_end_of_text: float
-    """mean change of the probability of the end right after <|0.00|>"""
-    emptied: int
-    """windows with text before and none after"""
-    filled: int
-    """windows with none before and text after"""
-    changed: int
-    """windows whose text is another"""
-    windows: int
+    removed: Effect
     amount: float
     """what is added to every frame for ``added``"""
     added: Effect
@@ -198,7 +188,6 @@ def _measured(
         removed = _readings(journal, f"{f} removed", lambda f=f: edited.removed(f))
         added = _readings(journal, f"{f} added", lambda f=f, s=amount: edited.added(f, s))
         speech = _readings(journal, f"{f} removed from speech", lambda f=f: edited_speech.removed(f))
-        one_out = effect(before, removed)
         found.append(
             FeatureEffect(
                 feature=f,
@@ -207,7 +196,7 @@ def _measured(
                 logistic=float(one.importances["logistic"][f]),
                 fisher=float(one.importances["fisher"][f]),
                 attribution=float(one.importances["attribution"][f]),
-                **one_out._asdict(),
+                removed=effect(before, removed),
                 amount=amount,
                 added=effect(before, added),
                 speech=speech_effect(before_speech, speech, languages),
@@ -269,12 +258,12 @@ def _groups(found: Sequence[FeatureEffect]) -> list[Group]:
             Group(
                 name=name,
                 features=len(some),
-                d_no_speech=_median([f.d_no_speech for f in some]),
-                d_end_of_text=_median([f.d_end_of_text for f in some]),
+                d_no_speech=_median([f.removed.d_no_speech for f in some]),
+                d_end_of_text=_median([f.removed.d_end_of_text for f in some]),
                 added_no_speech=_median(added),
                 added_end_of_text=_median([f.added.d_end_of_text for f in some]),
                 p=float(mannwhitneyu(added, at_random, alternative="greater")[1]) if compared else None,
-                texts=sum(f.changed for f in some) / sum(f.windows for f in some),
+                texts=sum(f.removed.changed for f in some) / sum(f.removed.windows for f in some),
                 speech_words=(
                     sum(s.words_changed for s in spoken) / sum(s.words for s in spoken) if spoken else None
                 ),

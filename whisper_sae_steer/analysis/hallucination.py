@@ -123,11 +123,12 @@ _FEATURE_HEAD = (
 
 
 def _feature_row(f: FeatureEffect) -> list[str]:
+    removed, added = f.removed, f.added
     spoken = f.speech.words_changed / f.speech.words if f.speech else None
     return [
-        str(f.feature), ", ".join(f.chosen_by), percent(f.rate, 2), f"{f.d_no_speech:+.4f}",
-        f"{f.d_end_of_text:+.4f}", f"{f.changed} of {f.windows}", f"{f.added.d_no_speech:+.4f}",
-        f"{f.added.d_end_of_text:+.4f}", str(f.added.emptied), percent(spoken),
+        str(f.feature), ", ".join(f.chosen_by), percent(f.rate, 2), f"{removed.d_no_speech:+.4f}",
+        f"{removed.d_end_of_text:+.4f}", f"{removed.changed} of {removed.windows}",
+        f"{added.d_no_speech:+.4f}", f"{added.d_end_of_text:+.4f}", str(added.emptied), percent(spoken),
     ]  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def plot(result: HallucinationResult, figure: Any) -> None:
     for name, colour in COLOURS.items():
         some = [f for f in result.features if f.chosen_by[0] == name]
         added = [f.added.d_no_speech for f in some]
-        left.scatter([f.d_no_speech for f in some], added, s=12, c=colour, label=name)
+        left.scatter([f.removed.d_no_speech for f in some], added, s=12, c=colour, label=name)
         right.scatter([f.added.d_end_of_text for f in some], added, s=12, c=colour)
     for axis in (left, right):
         axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)

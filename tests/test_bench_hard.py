@@ -1,5 +1,3 @@
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ def voice(number: int) -> Audio:
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("clean")
     lines = [COLUMNS]
 
@@ -46,9 +44,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         add(synthetic.clip("siren", number, seconds=(2, 2)).audio, "nonspeech", hard.HUMAN, number)
         add(synthetic.clip("melody", number, seconds=(9, 9)).audio, "music", "song", number)
     (root / "manifest.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    gc.freeze()  # or every decoded file walks through all of torch's objects again
-    yield root / "manifest.tsv"
-    gc.unfreeze()
+    return root / "manifest.tsv"
 
 
 def made(manifest: Path, condition: str, seed: int = 0, count: int = 3) -> list[hard.Recording]:

@@ -1,6 +1,5 @@
 """The comparison with peers: filters, choice, rows, summary and the page."""
 
-import gc
 import json
 import re
 import time
@@ -79,7 +78,6 @@ class Parrots:
 
 @pytest.fixture
 def clips(tmp_path: Path) -> list[Clip]:
-    gc.freeze()  # decoding a file collects garbage, torch and all
     for number in range(4):
         kind, seconds = ("noise", 0.5) if number < 2 else ("voice", 1.0)
         path = tmp_path / kind / f"c{number}" / f"{number}.wav"

@@ -179,6 +179,8 @@ class _Checkpoint:
             state = {"key": self.key, "step": step, "buffer": list(buffer.state), "members": members}
             with write_atomically(self.path) as temporary:
                 torch.save(state, temporary)
+        if distributed.is_initialized():
+            distributed.barrier()  # or another process could go on to read it before it is there
 
 
 def _samples(source: FrameSource, taps: Sequence[str], config: TrainConfig) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Where to edit, and with how many vectors: a direction at every tap, and one for each kind of sound.
+"""Where to edit, how, and with how many vectors: every tap, ways to add, a direction for each kind of sound.
 
     python calibration/layers.py MANIFEST --model tiny.en --out layers            # SAEs of the blocks
     python benchmarks/directions.py MANIFEST --model tiny.en --saes layers/block.*/seed0 --out directions
@@ -6,11 +6,12 @@
 Directions come from attribution, as in the shipped packs, fitted on `calib`. Each is added to all frames
 of `dev` windows, without a gate, in shares of the frames' mean norm at that tap: what is written where
 nobody speaks, and which words change in speech. Of each tap's gate, too, how well it tells the two apart.
+What OUT/directions.json holds is not measured again.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,18 +74,25 @@ def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
     weights = resolve(args.model)
-    found: dict[str, Any] = {"taps": {}}
-    for path in (*args.saes, find_sae("auto", weights)):
-        sae = load_sae(path)
+    path = args.out / "directions.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for file in (*args.saes, find_sae("auto", weights)):
+        sae = load_sae(file)
         tap = sae.config.tap or "encoder_output"
+        if tap in found:
+            continue
         calib, dev = (_split(args, weights, tap, split) for split in ("calib", "dev"))
         evidence = _evidence(sae, weights, tap, calib)
         norm = float(np.mean([w.frames()[: w.content].norm(dim=-1).mean() for w in calib.other]))
         at = At(TapDecoder(weights, tap, args.threads), dev, norm)
-        found["taps"][tap] = {**_gate(evidence, dev), "edit": sweep(at, _direction(evidence))}
+        direction = _direction(evidence)
+        found[tap] = {**_gate(evidence, dev), "added": sweep(at, direction, added)}
         if tap == "encoder_output":
+            found["ways"] = {
+                way.__name__: sweep(at, direction, way) for way in (not_to_padding, turned, raised)
+            }
             found["kinds"] = _kinds(at, evidence)
-        write_text(args.out / "directions.json", json.dumps(found, indent=1) + "\n")
+        write_text(path, json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 
@@ -142,15 +150,40 @@ def _direction(evidence: Evidence) -> Tensor:
     return (edit.coefficients[:, None] * edit.directions).sum(0)
 
 
-def sweep(at: At, direction: Tensor) -> list[dict[str, Any]]:
+def added(frames: Tensor, _content: int, edit: Tensor) -> Tensor:
+    """To all frames [1500, d], padding too."""
+    return frames + edit
+
+
+def not_to_padding(frames: Tensor, content: int, edit: Tensor) -> Tensor:
+    """Only to the frames that cover audio."""
+    return torch.cat([frames[:content] + edit, frames[content:]])
+
+
+def turned(frames: Tensor, _content: int, edit: Tensor) -> Tensor:
+    """To all frames, whose length stays."""
+    moved = frames + edit
+    return moved * (frames.norm(dim=-1) / moved.norm(dim=-1))[:, None]
+
+
+def raised(frames: Tensor, _content: int, edit: Tensor) -> Tensor:
+    """Along the edit every frame is brought to the edit's length, if it isn't there already."""
+    unit = edit / edit.norm().clamp_min(1e-9)
+    return frames + (edit.norm() - frames @ unit).clamp_min(0)[:, None] * unit
+
+
+Way = Callable[[Tensor, int, Tensor], Tensor]
+
+
+def sweep(at: At, direction: Tensor, way: Way) -> list[dict[str, Any]]:
     """What a direction does in growing shares of the frames' norm."""
     speech_before = _read(at, at.dev.speech)
     languages = [language_of(w) for w in at.dev.speech]
     rows: list[dict[str, Any]] = []
-    for share in tqdm((0.0, *SHARES), unit="share"):
+    for share in tqdm((0.0, *SHARES) if way is added else SHARES, way.__name__, unit="share"):
         edit = share * at.norm * direction
-        other = _read(at, at.dev.other, edit)
-        effect = speech_effect(speech_before, _read(at, at.dev.speech, edit), languages)
+        other = _read(at, at.dev.other, edit, way)
+        effect = speech_effect(speech_before, _read(at, at.dev.speech, edit, way), languages)
         assert effect is not None
         rows.append({"share": share, **_silence(other), "words_changed": effect.words_changed / effect.words})
     return rows
@@ -170,7 +203,7 @@ def _kinds(at: At, evidence: Evidence) -> dict[str, Any]:
                 readings = _read(at, heard, share * at.norm * directions[of])
                 rows.append({"kind": kind, "fitted_on": of, "share": share, **_silence(readings)})
     cosines = {f"{a}, {b}": float(directions[a] @ directions[b]) for a, b in combinations(directions, 2)}
-    return {"edit": rows, "cosines": cosines}
+    return {"added": rows, "cosines": cosines}
 
 
 def kind_of(window: Window) -> str:
@@ -179,9 +212,9 @@ def kind_of(window: Window) -> str:
     return next((kind for kind, classes in KINDS.items() if class_ in classes), "noise")
 
 
-def _read(at: At, windows: Sequence[Window], edit: Tensor | float = 0.0) -> list[Reading]:
-    frames = torch.stack([w.frames() for w in windows])
-    return at.decoder(frames + edit, [language_of(w) for w in windows])
+def _read(at: At, windows: Sequence[Window], edit: Tensor | None = None, way: Way = added) -> list[Reading]:
+    frames = [w.frames() if edit is None else way(w.frames(), w.content, edit) for w in windows]
+    return at.decoder(torch.stack(frames), [language_of(w) for w in windows])
 
 
 def _silence(readings: Sequence[Reading]) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from whisper_sae_steer.bench.command import run_script
+from whisper_sae_steer.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run_script("fpr"))
+    sys.exit(main(["bench", "fpr", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from whisper_sae_steer.bench.peers_command import run_script
+from whisper_sae_steer.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run_script())
+    sys.exit(main(["bench", "peers", *sys.argv[1:]]))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from whisper import Whisper
 
-from whisper_sae_steer import bench
+from whisper_sae_steer import bench, cli
 from whisper_sae_steer.audio import load_audio
 from whisper_sae_steer.bench import command as bench_cli
 from whisper_sae_steer.bench.backends import FasterBackend, OpenAIBackend, RawWindow, Transcript
@@ -297,17 +297,17 @@ def test_command_line(
 
     monkeypatch.setattr(bench_cli, "_load", load)
     arguments = [folder, "--out", out, "--alphas", "0", "2", "--per_class", "1", "--no_raw"]
-    assert bench_cli.run_script("fpr", arguments) == 0
+    assert cli.main(["bench", "fpr", *arguments]) == 0
     shown = capsys.readouterr().out
     assert "| | α = 0 | α = 2 |".replace("| |", "|  |") in shown
     assert "- pack: pack 1" in shown
     assert len(bench.read_rows(tmp_path / "out" / "clips.jsonl")) == 4
     backend = Parrot(stop_after=2)
-    assert bench_cli.run_script("wer", [folder, "--out", out + "2", "--language", "en"]) == 130
+    assert cli.main(["bench", "wer", folder, "--out", out + "2", "--language", "en"]) == 130
     assert "goes on from" in capsys.readouterr().err
     assert (tmp_path / "out2" / "table.md").is_file()
-    assert bench_cli.run_script("fpr", ["--out", out]) == 2
-    assert capsys.readouterr().err.startswith("error: give either folders")
+    assert cli.main(["bench", "fpr", "--out", out]) == 2
+    assert capsys.readouterr().err.startswith("whisper-sae-steer: error: give either folders")
 
 
 NOISE = synthetic_clip("white", 1, seconds=(3, 3)).audio

@@ -18,7 +18,6 @@ from whisper_sae_steer import cli
 from whisper_sae_steer.bench import read_rows
 from whisper_sae_steer.bench.backends import Backend, RawWindow, Transcript
 from whisper_sae_steer.bench.peers import OURS, PEERS, Peer, choose
-from whisper_sae_steer.bench.peers_command import run_script
 from whisper_sae_steer.bench.peers_examples import pick
 from whisper_sae_steer.bench.peers_filters import PHRASES, drop_phrases, guard
 from whisper_sae_steer.bench.peers_report import write_html, write_table
@@ -306,8 +305,8 @@ def test_command(clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "give --manifest" in capsys.readouterr().err
     noise = clips[0].path.parents[1]
     out = tmp_path / "out"
-    arguments = ["--nonspeech", str(noise), "--peers", "vad-0.5", "--model", "tiny.en"]
-    assert run_script([*arguments, "--compute_type", "int8", "--threads", "1", "--out", str(out)]) == 0
+    arguments = ["--nonspeech", str(noise), "--peers", "vad-0.5", "--model", "tiny.en", "--out", str(out)]
+    assert cli.main(["bench", "peers", *arguments, "--compute_type", "int8", "--threads", "1"]) == 0
     assert "Silero VAD" in capsys.readouterr().out
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert [e["name"] for e in summary["peers"]] == ["faster", "vad-0.5"]

@@ -5,6 +5,7 @@ what to do, 130 stopped with Ctrl-C.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         run = parse(sys.argv[1:] if argv is None else argv)
+        gc.freeze()  # or every decoded file walks through all of torch's objects again
         return run()
     except SteerError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)

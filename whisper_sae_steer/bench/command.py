@@ -23,11 +23,6 @@ from .report import write_report
 
 Metric = Literal["fpr", "wer"]
 
-DESCRIPTIONS: dict[Metric, str] = {
-    "fpr": "How often a model writes text for audio without speech, at several steering strengths.",
-    "wer": "What steering costs on speech: word errors and utterances lost, at several strengths.",
-}
-
 
 def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
     """Give a parser the arguments that `main` reads."""
@@ -72,17 +67,6 @@ def main(args: argparse.Namespace) -> int:
         return 130
     print((args.out / "table.md").read_text(encoding="utf-8"))
     return 0
-
-
-def run_script(metric: Metric, argv: Sequence[str] | None = None) -> int:
-    """The whole of a script in `benchmarks/`: parse, run, and give errors as one line."""
-    parser = argparse.ArgumentParser(description=DESCRIPTIONS[metric])
-    add_arguments(parser, metric)
-    try:
-        return main(parser.parse_args(argv))
-    except SteerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:

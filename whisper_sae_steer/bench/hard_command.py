@@ -1,7 +1,6 @@
 """The command `bench hard`: renders hard cases into a folder that the other benches read."""
 
 import argparse
-import gc
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -41,7 +40,6 @@ def main(args: argparse.Namespace) -> int:
     """Render what is missing; the exit status is 130 after Ctrl-C, and the same command goes on."""
     if args.per_condition < 1:
         raise ManifestError(f"--per_condition must be at least 1, not {args.per_condition}")
-    gc.freeze()  # or every decoded file walks through all of torch's objects again
     given = hard.material(read_manifest(args.manifest, args.split), args.language, args.seed)
     names = dict.fromkeys(args.conditions or hard.CONDITIONS)
     todo = [job for name in names for job in hard.jobs(name, given, args.per_condition)]

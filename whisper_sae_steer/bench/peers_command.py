@@ -1,7 +1,6 @@
 """The command `bench peers`, for the package's command line and `benchmarks/peers.py`."""
 
 import argparse
-import gc
 import json
 import shlex
 import sys
@@ -11,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
-from ..errors import ManifestError, SteerError
+from ..errors import ManifestError
 from ..files import write_atomically
 from . import peers
 from .command import machine
 from .peers_report import DEFINITIONS, write_html, write_table
 from .peers_run import Models, collect, run
 from .peers_summary import RULE, compare
-
-DESCRIPTION = "Every way to keep Whisper quiet where nobody speaks, on the same clips, in one table."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +53,6 @@ def main(args: argparse.Namespace) -> int:
     for name, reason in lacking.items():
         print(f"left out: {name} {reason}", file=sys.stderr)
     models = Models(args.model, args.compute_type, args.device, args.threads, args.pack, args.packs)
-    gc.freeze()  # or every decoded file walks through all of torch's objects again
     stopped = False
     try:
         run(chosen, clips, models, args.out, args.language)
@@ -68,17 +64,6 @@ def main(args: argparse.Namespace) -> int:
         return 130
     print((args.out / "table.md").read_text(encoding="utf-8"))
     return 0
-
-
-def run_script(argv: Sequence[str] | None = None) -> int:
-    """The whole of `benchmarks/peers.py`: parse, run, and give errors as one line."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add_arguments(parser)
-    try:
-        return main(parser.parse_args(argv))
-    except SteerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 def _list(chosen: Sequence[peers.Peer], lacking: dict[str, str]) -> None:

@@ -1,7 +1,6 @@
 """The command ``calibrate``: folders of own noise and speech in, a steering pack and a report out."""
 
 import argparse
-import gc
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -53,7 +52,6 @@ def main(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)
-    gc.freeze()  # or every decoded file walks through all of torch's objects again
     nonspeech = read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class)
     speech = read_clips(args.speech, args.split, ("speech",), args.per_class)
     sae = load_sae(find_sae(args.sae, weights))

@@ -1,7 +1,6 @@
 """The command ``train``: audio in, sparse autoencoders in SAELens v6 layout and a report out."""
 
 import argparse
-import gc
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -66,7 +65,6 @@ def main(args: argparse.Namespace) -> int:
     stream = from_fields(args, StreamConfig)
     clips = read_domains(args.audio, args.split, args.per_class)
     with _processes(args.device) as device:
-        gc.freeze()  # or every decoded file walks through all of torch's objects again
         encoder = _encoder(args, device)
         work = args.work or args.out / "work"
         if args.on_the_fly:

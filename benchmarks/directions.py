@@ -12,6 +12,7 @@ What OUT/directions.json holds is not measured again.
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,20 +80,22 @@ def main() -> None:
     for file in (*args.saes, find_sae("auto", weights)):
         sae = load_sae(file)
         tap = sae.config.tap or "encoder_output"
-        if tap in found:
+        if tap != "encoder_output" and tap in found:
             continue
-        calib, dev = (_split(args, weights, tap, split) for split in ("calib", "dev"))
+        calib, test = (_split(args, weights, tap, split) for split in ("calib", "dev"))
         evidence = _evidence(sae, weights, tap, calib)
         norm = float(np.mean([w.frames()[: w.content].norm(dim=-1).mean() for w in calib.other]))
+        dev = Split(spread(test.other, args.windows), spread(test.speech, args.windows))
         at = At(TapDecoder(weights, tap, args.threads), dev, norm)
         direction = _direction(evidence)
-        found[tap] = {**_gate(evidence, dev), "added": sweep(at, direction, added)}
+        parts: dict[str, Callable[[], Any]] = {tap: partial(_tap, at, evidence, direction)}
         if tap == "encoder_output":
-            found["ways"] = {
-                way.__name__: sweep(at, direction, way) for way in (not_to_padding, turned, raised)
-            }
-            found["kinds"] = _kinds(at, evidence)
-        write_text(path, json.dumps(found, indent=1) + "\n")
+            parts |= {way.__name__: partial(sweep, at, direction, way) for way in WAYS}
+            parts["kinds"] = partial(_kinds, at, evidence, test.other)
+        for name, measure in parts.items():
+            if name not in found:
+                found[name] = measure()
+                write_text(path, json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 
@@ -113,17 +116,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def _split(args: argparse.Namespace, weights: Weights, tap: str, split: str) -> Split:
-    """All windows of `calib`, some of `dev`."""
     speech = read_manifest(args.manifest, split, "speech")
     if args.model.endswith(".en"):
         speech = [clip for clip in speech if clip.language == "en"]
     nonspeech = read_manifest(args.manifest, split, NONSPEECH_KINDS)
     recipes = plan(select(nonspeech, args.per_class), select(speech, args.per_class), 0, 0)
     windows = encode(WindowEncoder(weights, tap, threads=args.threads), recipes, args.out / f"work-{tap}")
-    found = Split([w for w in windows if not w.is_speech], [w for w in windows if w.is_speech])
-    if split == "calib":
-        return found
-    return Split(spread(found.other, args.windows), spread(found.speech, args.windows))
+    return Split([w for w in windows if not w.is_speech], [w for w in windows if w.is_speech])
 
 
 def _evidence(sae: SAE, weights: Weights, tap: str, calib: Split) -> Evidence:
@@ -131,8 +130,9 @@ def _evidence(sae: SAE, weights: Weights, tap: str, calib: Split) -> Evidence:
     return Evidence(sae, TapObjective(load_torch(weights), tap), sample_frames(sae, windows), windows)
 
 
-def _gate(evidence: Evidence, dev: Split) -> dict[str, float]:
-    """How well the highest score of a window, fitted on `calib`, tells `dev` apart."""
+def _tap(at: At, evidence: Evidence, direction: Tensor) -> dict[str, Any]:
+    """How well the highest score of a window, fitted on `calib`, tells `dev` apart, and the edit."""
+    dev = at.dev
     gate = fit_gate(evidence.sae, evidence.sample, evidence.windows)
     scores = window_scores(gate, [*dev.other, *dev.speech])
     other, speech = ([float(scores[w.key].max()) for w in some] for some in dev)
@@ -141,6 +141,7 @@ def _gate(evidence: Evidence, dev: Split) -> dict[str, float]:
         "gate_auc": float(roc_auc_score(labels, [*other, *speech])),
         "other_above_lowest_speech": sum(score >= min(speech) for score in other),
         "speech_below_highest_other": sum(score <= max(other) for score in speech),
+        "added": sweep(at, direction, added),
     }
 
 
@@ -173,6 +174,7 @@ def raised(frames: Tensor, _content: int, edit: Tensor) -> Tensor:
 
 
 Way = Callable[[Tensor, int, Tensor], Tensor]
+WAYS: tuple[Way, ...] = (not_to_padding, turned, raised)
 
 
 def sweep(at: At, direction: Tensor, way: Way) -> list[dict[str, Any]]:
@@ -189,15 +191,15 @@ def sweep(at: At, direction: Tensor, way: Way) -> list[dict[str, Any]]:
     return rows
 
 
-def _kinds(at: At, evidence: Evidence) -> dict[str, Any]:
-    """A direction fitted on each kind of sound, and one on all: on every kind of `dev`, and their cosines."""
+def _kinds(at: At, evidence: Evidence, windows: Sequence[Window]) -> dict[str, Any]:
+    """A direction fitted on each kind of sound and one on all, on windows of that kind, and their cosines."""
     fitted = {"all": evidence.windows}
     for kind in (*KINDS, "noise"):
         fitted[kind] = [w for w in evidence.windows if w.is_speech or kind_of(w) == kind]
     directions = {kind: _direction(evidence._replace(windows=some)) for kind, some in fitted.items()}
     rows: list[dict[str, Any]] = []
     for kind in (*KINDS, "noise"):
-        heard = [w for w in at.dev.other if kind_of(w) == kind]
+        heard = spread([w for w in windows if kind_of(w) == kind], len(at.dev.other))
         for of in dict.fromkeys(("all", kind)):
             for share in SHARES:
                 readings = _read(at, heard, share * at.norm * directions[of])

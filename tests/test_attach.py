@@ -229,3 +229,30 @@ def test_a_caller_without_a_no_speech_rule_gets_whispers_own():
     assert unsteered[1]
     with attach(model):
         assert texts() == [unsteered[0], ""]
+
+
+def test_a_model_detached_in_the_middle_goes_on_unsteered():
+    model = plain_faster()
+    clips: dict[str, Any] = {"clip_timestamps": "0,4,4,8", "temperature": 0.0}
+    handle = attach(model)
+    segments = iter(model.transcribe(SPEECH, **clips)[0])
+    first = next(segments)
+    handle.detach()
+    rest = list(segments)
+    assert hasattr(first, "speech_prob")
+    assert rest
+    assert not any(hasattr(segment, "speech_prob") for segment in rest)
+    assert [s.text for s in (first, *rest)] == [s.text for s in model.transcribe(SPEECH, **clips)[0]]
+
+
+def test_decode_takes_an_alpha_of_its_own():
+    model = load_torch(weights("tiny.en"))
+    mel = torch.from_numpy(ENCODER.mel(BEEPS))
+    options = whisper.DecodingOptions(fp16=False, language="en", beam_size=5)
+    plain = model.decode(mel, options)
+    with attach(model):
+        steered = model.decode(mel, options)
+        own: Any = model.decode(mel, options, steer_alpha=0)  # pyright: ignore[reportCallIssue]
+    assert isinstance(plain, whisper.DecodingResult)
+    assert isinstance(steered, whisper.DecodingResult)
+    assert own.text == plain.text != steered.text

@@ -1,5 +1,6 @@
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands import options
 from whisper_sae_steer.commands import transcribe as command
 from whisper_sae_steer.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.synthetic import write_wav
 from whisper_sae_steer.weights import resolve
 
 SPEECH = Path(__file__).parent.parent / "samples" / "speech.ogg"
@@ -284,3 +286,22 @@ def test_info_says_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     for part in (str(pack), weights.sha256, str(weights.ct2_dir), "additive", "FPR_text", "0.25"):
         assert part in shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "bench fpr {folder} --out {file} --model tiny.en --alphas 1 --no_raw --threads 1 --compute_type int8",
+        "calibrate --model tiny.en --out {folder}",
+        "calibrate --model tiny.en --out {file}/my.safetensors",
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder, file = tmp_path / "sounds", tmp_path / "file"
+    folder.mkdir()
+    write_wav(folder / "a.wav", np.zeros(1600, np.float32))
+    file.touch()
+    assert cli.main(command.format(folder=folder, file=file).split()) == 2
+    assert re.fullmatch(r"whisper-sae-steer: error: .+\n", capsys.readouterr().err)

@@ -37,7 +37,7 @@ from real_models import (
 from whisper_sae_steer import metrics
 from whisper_sae_steer.calls import Call, Steerer, active, current
 from whisper_sae_steer.ctranslate import SteeredEncoder, steer_storage
-from whisper_sae_steer.errors import AlphaError, AudioError, PackError
+from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError
 from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel
 from whisper_sae_steer.pack import SteeringPack
 from whisper_sae_steer.steering import Steering
@@ -188,8 +188,8 @@ FALLBACK: dict[str, Any] = {"temperature": [0.0, 0.4, 0.8], "log_prob_threshold"
         ("tiny.en", FALLBACK, 1, [0.5] * 3),
         ("tiny.en", {"vad_filter": True}, 1, [0.5]),
         ("tiny.en", {"clip_timestamps": "0,4,4,8"}, 2, [0.5] * 2),
-        ("base", {}, 2, [0.5] * 2),
-        ("base", {"steer_language_detection": False}, 2, [0.0, 0.5]),
+        ("base", {}, 2, [0.0, 0.5]),
+        ("base", {"steer_language_detection": True}, 2, [0.5] * 2),
         ("base", {"multilingual": True, "language": "en"}, 1, [0.5] * 2),
     ],
 )
@@ -219,8 +219,8 @@ def test_words_are_aligned_to_the_frames_that_were_decoded():
         ("tiny.en", {}, 1, [0.5]),
         ("tiny.en", {"clip_timestamps": CLIPS, "word_timestamps": True}, 1, [0.5] * 2),
         ("tiny.en", {"clip_timestamps": CLIPS, "batch_size": 1}, 2, [0.5] * 2),
-        ("base", {"clip_timestamps": CLIPS, "multilingual": True}, 2, [0.5] * 3),
-        ("base", {"clip_timestamps": CLIPS, "steer_language_detection": False}, 2, [0.0, 0.5]),
+        ("base", {"clip_timestamps": CLIPS, "multilingual": True}, 2, [0.0, 0.5, 0.5]),
+        ("base", {"clip_timestamps": CLIPS, "steer_language_detection": True}, 2, [0.5] * 2),
     ],
 )
 def test_every_encode_of_the_batched_pipeline_is_steered_once(
@@ -405,7 +405,7 @@ def test_labels_of_a_batch_belong_to_their_row(words: bool):
 
 # --- arguments and errors ------------------------------------------------------------------------
 
-ADDED = {"steer_alpha": 1.0, "steer_language_detection": True}
+ADDED = {"steer_alpha": 1.0, "steer_language_detection": False}
 
 
 @pytest.mark.parametrize(
@@ -575,3 +575,30 @@ def test_gaps_are_left_to_whisper_on_request(shipped: WhisperModel):
     seeks = {s.seek for s in shipped.transcribe(both.audio, skip_gaps=False)[0]}
     assert seeks == {s.seek for s in shipped.transcribe(both.audio, steer_alpha=0)[0]}
     assert seeks != {s.seek for s in shipped.transcribe(both.audio)[0]}
+
+
+def test_speech_after_a_gap_is_read_where_the_library_skips_silence():
+    """The segment that holds the seek is no hallucination, after which all would be left out."""
+    sentence = SPEECH[16_000 : round(7.45 * 16_000)]
+    end = sentence[-round(1.9 * 16_000) :]
+    audio = np.zeros(round(28.8 * 16_000) + len(end), np.float32)
+    audio[: len(sentence)], audio[-len(end) :] = sentence, end
+    model = WhisperModel("tiny.en", compute_type="int8", cpu_threads=1)
+    options: dict[str, Any] = {"word_timestamps": True, "hallucination_silence_threshold": 3}
+    segments, _ = model.transcribe(audio, temperature=0.0, **options)
+    heard = metrics.normalise(" ".join(segment.text for segment in segments), "en").split()
+    assert [heard.count(word) for word in ("train", "boxes", "doors")] == [1, 1, 2]
+
+
+def test_silence_does_not_choose_the_language():
+    """Steered silence looks like some language, and speech after it was then read as that."""
+    model = WhisperModel("base", compute_type="int8", cpu_threads=1)
+    silence = np.zeros(5 * 16_000, np.float32)
+    (_, unsteered), (_, steered) = (model.transcribe(silence, steer_alpha=alpha) for alpha in (0.0, 1.0))
+    assert steered.all_language_probs == unsteered.all_language_probs
+
+
+def test_a_pipeline_needs_a_model_that_steers():
+    plain = faster_whisper.WhisperModel(str(weights("tiny.en").ct2_dir), compute_type="int8", cpu_threads=1)
+    with pytest.raises(AttachError, match="attach"):
+        BatchedInferencePipeline(plain).transcribe(SPEECH)

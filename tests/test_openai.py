@@ -133,8 +133,8 @@ FALLBACK: dict[str, Any] = {"temperature": (0.0, 0.4, 0.8), "logprob_threshold":
         ("tiny.en", {**QUICK, **FALLBACK}, [0.5]),  # encoded once for all temperatures
         ("tiny.en", {**QUICK, "clip_timestamps": "0,4,4,8"}, [0.5] * 2),
         ("tiny.en", {**QUICK, "beam_size": 2}, [0.5]),
-        ("base", QUICK, [0.5] * 2),
-        ("base", {**QUICK, "steer_language_detection": False}, [0.0, 0.5]),
+        ("base", QUICK, [0.0, 0.5]),
+        ("base", {**QUICK, "steer_language_detection": True}, [0.5] * 2),
         ("base", {**QUICK, "language": "en", "task": "translate"}, [0.5]),
     ],
 )
@@ -301,7 +301,7 @@ def test_the_signature_shows_every_argument():
     assert [*shown[1:-4], shown[-1]] == theirs[1:]
     assert [(p.name, p.default) for p in shown[-4:-1]] == [
         ("steer_alpha", 1.0),
-        ("steer_language_detection", True),
+        ("steer_language_detection", False),
         ("skip_gaps", True),
     ]
 
@@ -405,3 +405,22 @@ def test_a_gap_inside_a_window_is_skipped(shipped: SteeredWhisper, words: bool):
     assert [s["id"] for s in segments] == [0, 1]
     found = [edge for segment in segments for edge in (segment["start"], segment["end"])]
     np.testing.assert_allclose(found, both.edges, atol=0.7)
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 2}])
+def test_silence_without_timestamps_is_empty(options: dict[str, Any]):
+    """Whisper divides by the length of a transcript, and this one ends at once."""
+    silence = np.zeros(5 * 16_000, np.float32)
+    result = load_model("tiny.en").transcribe(silence, without_timestamps=True, **options)
+    assert not result["text"].strip()
+
+
+def test_speech_after_a_gap_is_read_where_whisper_skips_silence():
+    """With so short a rest of the window whisper goes on behind it, not where it was told to seek."""
+    sentence = SPEECH[16_000 : round(7.45 * 16_000)]
+    audio = np.zeros(round(28.8 * 16_000) + len(sentence), np.float32)
+    audio[: len(sentence)] = audio[-len(sentence) :] = sentence
+    options: dict[str, Any] = {"word_timestamps": True, "hallucination_silence_threshold": 3.0}
+    text = load_model("tiny.en").transcribe(audio, temperature=0.0, **options)["text"]
+    heard = metrics.normalise(text, "en").split()
+    assert [heard.count(word) for word in ("train", "boxes", "doors")] == [2, 2, 2]

@@ -20,6 +20,7 @@ import whisper
 from ctranslate2 import DataType, StorageView
 from torch.utils.hooks import RemovableHandle
 
+from .calls import current
 from .ctranslate import SteeredEncoder
 from .errors import AttachError, PackError
 from .faster import BatchedInferencePipeline, WhisperModel
@@ -109,8 +110,8 @@ class AttachedWhisper(SteeredWhisper):
 
     def decode(self, mel: Any, *args: Any, **options: Any) -> Any:
         """See :meth:`SteeredWhisper.decode`."""
-        assert isinstance(self.steerer, StandingSteerer)
-        options = {"steer_alpha": self.steerer.alpha, **options}
+        if current(self.steerer) is None:  # the handle's α is 0
+            options = {"steer_alpha": 0.0, **options}
         return super().decode(mel, *args, **options)
 
 

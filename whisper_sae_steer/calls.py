@@ -29,7 +29,7 @@ class Call:
     def __init__(
         self,
         alpha: float,
-        steer_language_detection: bool = True,
+        steer_language_detection: bool = False,
         skip_gaps: bool = False,
         asks_decoder: bool = False,
     ):

@@ -15,7 +15,7 @@ from faster_whisper import transcribe as fw
 from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of, within
 from .ctranslate import Decoded, SteeredEncoder
-from .errors import PackError
+from .errors import AttachError, PackError
 from .pack import load_pack
 from .seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
 from .steering import Labels, check_alpha
@@ -76,14 +76,15 @@ class WhisperModel(faster_whisper.WhisperModel):
         audio: str | BinaryIO | np.ndarray,
         *args: Any,
         steer_alpha: float = 1.0,
-        steer_language_detection: bool = True,
+        steer_language_detection: bool = False,
         skip_gaps: bool = True,
         **options: Any,
     ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
         """faster-whisper's ``transcribe`` with steering; all its options and its results.
 
         ``steer_alpha`` 1.0 is the calibrated strength, 0 exactly the plain library. ``skip_gaps`` starts
-        windows at speech and ends them before a long gap, as the gate hears it. Segments are lazy;
+        windows at speech and ends them before a long gap, as the gate hears it. The language is detected from
+        the window as it is unless ``steer_language_detection``. Segments are lazy;
         each carries ``speech_prob`` and ``hallucination_risk`` (0…1) when steered. With
         ``multilingual=True`` the language of each window is read from what the decoder sees.
         Raises AudioError and AlphaError at once, not at the first segment.
@@ -143,10 +144,10 @@ class WhisperModel(faster_whisper.WhisperModel):
         call = current(self.steerer)
         segments = iter(super().generate_segments(*args, **kwargs))
         # also without a call: they may be drawn while another one is active
-        return within(self.steerer, call, self._labelled(segments, call) if call else segments)
+        return within(self.steerer, call, _labelled(self, segments, call) if call else segments)
 
     def detect_language(self, *args: Any, **kwargs: Any) -> tuple[str, float, Any]:
-        """faster-whisper's; steered inside a call unless that switched it off."""
+        """faster-whisper's; steered inside a call that asks for it."""
         call = current(self.steerer)
         with active(self.steerer, call.for_language() if call else None):
             return super().detect_language(*args, **kwargs)
@@ -164,12 +165,16 @@ class WhisperModel(faster_whisper.WhisperModel):
         assert call.scores is not None
         return self.steerer.labels(call.scores[row], start, end)
 
-    def _labelled(self, segments: Iterator[fw.Segment], call: Call) -> Iterator[fw.Segment]:
-        # a window's segments come before the next window is encoded, so the scores are its own
-        for segment in segments:
+
+def _labelled(model: Any, segments: Iterator[fw.Segment], call: Call) -> Iterator[fw.Segment]:
+    # a window's segments come before the next window is encoded, so the scores are its own
+    for segment in segments:
+        if isinstance(model, WhisperModel):
             offset = segment.seek * FRAME_SECONDS
-            labels = self.label(call, 0, segment.start - offset, segment.end - offset)
+            labels = model.label(call, 0, segment.start - offset, segment.end - offset)
             yield Segment(**vars(segment), **labels._asdict())
+        else:  # detached meanwhile
+            yield segment
 
 
 class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
@@ -183,10 +188,12 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         audio: str | BinaryIO | np.ndarray,
         *args: Any,
         steer_alpha: float = 1.0,
-        steer_language_detection: bool = True,
+        steer_language_detection: bool = False,
         **options: Any,
     ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
         """See :meth:`WhisperModel.transcribe`."""
+        if not hasattr(self.model, "steerer"):
+            raise AttachError("the pipeline's model doesn't steer: give it ours, or attach() the pipeline")
         alpha = check_alpha(steer_alpha)
         samples = load_audio(audio)
         steered = alpha != 0 and self.model.steerer is not None
@@ -221,9 +228,10 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         labelled = self._labelled(segments, call) if isinstance(call, _BatchedCall) else segments
         return within(self.model.steerer, call, labelled)
 
-    def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[Segment]:
-        for segment in segments:
-            yield Segment(**vars(segment), **call.labels.popleft()._asdict())
+    @staticmethod
+    def _labelled(segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[fw.Segment]:
+        for segment in segments:  # without labels if the model was detached meanwhile
+            yield Segment(**vars(segment), **call.labels.popleft()._asdict()) if call.labels else segment
 
 
 class _BatchedCall(Call):

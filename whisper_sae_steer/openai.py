@@ -23,7 +23,7 @@ from .doubt import Answer
 from .pack import SteeringPack, load_pack
 from .seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
 from .steering import Labels, check_alpha
-from .taps import block_index
+from .taps import FRAMES, block_index
 from .weights import resolve
 
 AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
@@ -87,7 +87,7 @@ class SteeredWhisper(Whisper):
         audio: AudioSource,
         *,
         steer_alpha: float = 1.0,
-        steer_language_detection: bool = True,
+        steer_language_detection: bool = False,
         skip_gaps: bool = True,
         **options: Any,
     ) -> dict[str, Any]:
@@ -95,12 +95,14 @@ class SteeredWhisper(Whisper):
 
         ``audio`` is a path or float32 samples [n] at 16 kHz. ``steer_alpha`` 1.0 is the calibrated
         strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends them before
-        a long gap, as the gate hears it. Segments gain ``speech_prob`` and ``hallucination_risk``
+        a long gap, as the gate hears it. The language is detected from the window as it is unless
+        ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
         (0…1) when steered. Raises AudioError and AlphaError before decoding.
         """
         call = _TorchCall(check_alpha(steer_alpha), steer_language_detection, skip_gaps, asks_decoder=True)
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
         call.is_silence = SilenceRule(**thresholds)
+        call.skips_silence_of = options.get("hallucination_silence_threshold")
         samples = load_audio(audio)
         with active(self.steerer, call):
             result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
@@ -115,13 +117,13 @@ class SteeredWhisper(Whisper):
         mel: Tensor,
         options: DecodingOptions = DecodingOptions(),  # noqa: B008 (frozen; whisper's own default)
         *,
-        steer_alpha: float = 1.0,
+        steer_alpha: float | None = None,
         **kwargs: Any,
     ) -> DecodingResult | list[DecodingResult]:
-        """``whisper.decode`` with steering; inside ``transcribe`` the α of that call counts."""
+        """``whisper.decode`` with steering: at ``steer_alpha``, or at that of a call around it, or 1.0."""
         call = current(self.steerer)
-        if call is None:
-            with self.steering(steer_alpha):
+        if call is None or steer_alpha is not None:
+            with self.steering(1.0 if steer_alpha is None else steer_alpha):
                 return whisper.decode(self, mel, options, **kwargs)
         if not isinstance(call, _TorchCall) or not call.alpha or self.steerer is None:
             return whisper.decode(self, mel, options, **kwargs)
@@ -174,7 +176,9 @@ class SteeredWhisper(Whisper):
                 avg_logprob=0.0, no_speech_prob=0.0, temperature=0.0, compression_ratio=0.0,
             )  # fmt: skip
         if window.silent:  # an empty transcript is right
-            options = replace(options, suppress_blank=False)
+            # without a length penalty whisper divides by the length
+            penalty = 1.0 if options.length_penalty is None else options.length_penalty
+            options = replace(options, suppress_blank=False, length_penalty=penalty)
         result = whisper.decode(self, window.frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
         if plan is None:
@@ -184,7 +188,7 @@ class SteeredWhisper(Whisper):
         return replace(result, tokens=seek_to(result.tokens, plan, begin))
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
-        """``whisper.detect_language``; steered inside a call unless it switched that off."""
+        """``whisper.detect_language``; steered inside a call that asks for it."""
         call = current(self.steerer)
         with active(self.steerer, call.for_language() if call else None):
             return whisper.detect_language(self, mel, tokenizer)
@@ -226,6 +230,8 @@ class _TorchCall(Call):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.is_silence = SilenceRule()
+        self.skips_silence_of: float | None = None
+        """seconds: a rest of a window as short as this is skipped after its last word"""
         self.window: _Window | None = None
         self.windows: dict[tuple[float, ...], _Window] = {}
 
@@ -234,8 +240,12 @@ def _add_word_timestamps(*, segments: list[dict[str, Any]], model: SteeredWhispe
     """whisper's; a seek to the end of a gap stays."""
     timing.add_word_timestamps(segments=segments, model=model, **options)
     call = current(model.steerer)
-    if isinstance(call, _TorchCall) and call.window is not None and call.window.plan is not None:
-        hold_seek(segments, call.window.plan, options["tokenizer"].timestamp_begin)
+    if not isinstance(call, _TorchCall) or call.window is None or call.window.plan is None:
+        return
+    plan = call.window.plan
+    rest = FRAME_SECONDS * MEL_FRAMES * (FRAMES - plan.next)
+    if call.skips_silence_of is None or rest > call.skips_silence_of:
+        hold_seek(segments, plan, options["tokenizer"].timestamp_begin)
 
 
 # the library's own code, with one name changed for it alone

@@ -22,6 +22,8 @@ MEL_FRAMES = 2
 """mel frames in an encoder frame"""
 PAD = 20
 """frames (0.4 s) left around speech"""
+WORD_SECONDS = 0.2
+"""of a word that stands for none: both libraries take shorter ones for hallucinations"""
 
 
 class Plan(NamedTuple):
@@ -93,11 +95,13 @@ def _ended_by(tokens: Sequence[int], last: int, timestamp_begin: int) -> list[in
 def hold_seek(segments: Sequence[dict[str, Any]], plan: Plan, timestamp_begin: int) -> None:
     """Keep word timings from moving the seek back: both libraries then seek to the end of the last word.
 
-    The segment that :func:`seek_to` added gets an empty word; it is dropped with it.
+    The segment that :func:`seek_to` added gets a blank word, of a length that neither takes for a
+    hallucination; it is dropped with it.
     """
     last = segments[-1]
     if last["tokens"] == [timestamp_begin + plan.next]:
-        last["words"] = [{"word": "", "start": last["end"], "end": last["end"], "probability": 1.0}]
+        start = max(0.0, last["end"] - WORD_SECONDS)
+        last["words"] = [{"word": " ", "start": start, "end": last["end"], "probability": 1.0}]
 
 
 class SilenceRule(NamedTuple):

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "audio",
         nargs="+",
+        type=Path,
         metavar="[DOMAIN=]PATH",
         help="manifests (.tsv), or folders of speech, music or sound; a file's parent folder is its label",
     )

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run a bench and write its rows, summary and table; the exit status is 130 after Ctrl-C."""
+    """Run a bench and write its rows, summary and table; 1 if clips failed, 130 after Ctrl-C."""
     clips = _clips(args)
     elsewhere = runner.Elsewhere(engine.choose(args), partial(_load, args)) if args.engine else None
     backend = _load(args)
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
         return 130
     print((args.out / "table.md").read_text(encoding="utf-8"))
-    return 0
+    return int(any(row["error"] is not None for row in rows))
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:

@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 
 from ..clips import NONSPEECH_KINDS, read_clips
+from ..errors import CalibrationError
 from ..find import find_sae
 from ..formats import load_sae
 from ..pack import GateKind, SteeringPack, Strategy, load_pack, save_pack, shipped_pack
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Calibrate and report; stopped, the same command goes on where it was."""
+    if args.out.is_dir():
+        raise CalibrationError(f"--out {args.out} is a folder; give the file that the pack is to be")
     if args.threads:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)

@@ -40,7 +40,7 @@ def _add_steering(group: Group) -> None:
     add(
         *("--steer_language_detection",),
         type=boolean,
-        default=True,
+        default=False,
         help="steer the window that the language is detected from, too",
     )
 

@@ -156,7 +156,8 @@ class WhisperModel(faster_whisper.WhisperModel):
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
         """Steer every encode of this thread inside the block; for code that drives the model itself."""
         alpha = check_alpha(alpha)
-        with active(self.steerer, Call(alpha) if alpha and self.steerer else None) as call:
+        call = Call(alpha, steer_language_detection=True) if alpha and self.steerer else None
+        with active(self.steerer, call):
             yield call
 
     def label(self, call: Call, row: int, start: float, end: float) -> Labels:

@@ -196,7 +196,7 @@ class SteeredWhisper(Whisper):
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
         """Steer every encode of this thread inside the block; for code that drives the model itself."""
-        with active(self.steerer, Call(check_alpha(alpha))) as call:
+        with active(self.steerer, Call(check_alpha(alpha), steer_language_detection=True)) as call:
             yield call
 
     def _labels(self, segment: dict[str, Any], call: "_TorchCall") -> Labels:
@@ -248,10 +248,16 @@ def _add_word_timestamps(*, segments: list[dict[str, Any]], model: SteeredWhispe
         hold_seek(segments, plan, options["tokenizer"].timestamp_begin)
 
 
-# the library's own code, with one name changed for it alone
+def _print(line: str) -> None:
+    """Leave out the lines of segments that only move on."""
+    if line.split("] ", 1)[-1].strip():
+        print(line)
+
+
+# the library's own code, with two names changed for it alone
 _transcribe = FunctionType(
     whisper.transcribe.__code__,
-    {**whisper.transcribe.__globals__, "add_word_timestamps": _add_word_timestamps},
+    {**whisper.transcribe.__globals__, "add_word_timestamps": _add_word_timestamps, "print": _print},
     argdefs=whisper.transcribe.__defaults__,
 )
 _transcribe.__kwdefaults__ = whisper.transcribe.__kwdefaults__

@@ -145,7 +145,7 @@ class SplicedBackend:
             return self._plain.first_window(audio, UNTOUCHED, language)
 
     def _at(self, alpha: float) -> AbstractContextManager[Call | None]:
-        return active(self.splice, Call(alpha) if alpha else None)
+        return active(self.splice, Call(alpha, steer_language_detection=True) if alpha else None)
 
 
 def measure_downstream(

@@ -11,9 +11,7 @@ are, so figures on it say how well features carry phones at all, not how well th
 """
 
 import argparse
-import csv
 import ctypes
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +25,8 @@ from scipy.signal import resample_poly
 from tqdm import tqdm
 
 from whisper_sae_steer.audio import SAMPLE_RATE
-from whisper_sae_steer.clips import read_manifest
-from whisper_sae_steer.files import write_text
-from whisper_sae_steer.synthetic import MANIFEST_COLUMNS, write_wav
+from whisper_sae_steer.clips import read_manifest, write_manifest
+from whisper_sae_steer.synthetic import write_wav
 
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 VOICES = tuple(f"en-us+{variant}" for variant in VARIANTS)
@@ -118,19 +115,20 @@ def main() -> None:
     texts = [text for text in texts if len(text.split()) >= args.words]
     chosen = np.random.default_rng(0).permutation(len(texts))[: args.count]
     args.out.mkdir(parents=True, exist_ok=True)
-    speaker, rows = Speaker(), io.StringIO()
-    table = csv.writer(rows, delimiter="\t", lineterminator="\n")
-    table.writerow(MANIFEST_COLUMNS)
+    speaker = Speaker()
+    rows: list[dict[str, str]] = []
     for number, place in enumerate(tqdm(chosen, unit="utterance")):
         voice, text = VOICES[number % len(VOICES)], texts[place]
         name = f"espeak-{number:04d}"
         spoken = speaker.say(text, voice)
         write_wav(args.out / f"{name}.wav", spoken.audio)
         write_textgrid(args.out / f"{name}.TextGrid", spoken)
-        seconds = f"{len(spoken.audio) / SAMPLE_RATE:.2f}"
-        origin = (voice, "generated:espeak-ng", "CC0-1.0")
-        table.writerow((f"{name}.wav", args.split, "speech", "synthetic", seconds, "en", text, *origin))
-    write_text(args.out / "manifest.tsv", rows.getvalue())
+        rows.append(
+            {"path": f"{name}.wav", "split": args.split, "kind": "speech", "class": "synthetic",
+             "seconds": f"{len(spoken.audio) / SAMPLE_RATE:.2f}", "language": "en", "text": text,
+             "group": voice, "source": "generated:espeak-ng", "licence": "CC0-1.0"}
+        )  # fmt: skip
+    write_manifest(args.out / "manifest.tsv", rows)
     print(f"{args.out}/manifest.tsv: {len(chosen)} utterances of {len(VOICES)} voices")
 
 

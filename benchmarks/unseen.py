@@ -8,9 +8,7 @@ have spoken words: read the texts that are left before counting them. Needs apt-
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,9 +16,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from whisper_sae_steer.audio import SAMPLE_RATE, find_audio, load_audio
+from whisper_sae_steer.clips import write_manifest
 from whisper_sae_steer.errors import AudioError
-from whisper_sae_steer.files import write_text
-from whisper_sae_steer.synthetic import MANIFEST_COLUMNS, write_wav
+from whisper_sae_steer.synthetic import write_wav
 
 PACKAGES = (
     *("btanks-data", "bzflag-data", "chromium-bsu-data", "colobot-common-sounds", "extremetuxracer-data"),
@@ -39,17 +37,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    table = io.StringIO()
-    rows = csv.DictWriter(table, MANIFEST_COLUMNS, delimiter="\t", lineterminator="\n", restval="")
-    rows.writeheader()
+    rows: list[dict[str, str]] = []
     for package in args.packages:
         for path in sounds(package, args.count, args.out / package):
             kind = "music" if "music" in path.name else "nonspeech"
-            rows.writerow(
-                {"path": path.relative_to(args.out), "split": "test", "kind": kind, "class": kind,
+            rows.append(
+                {"path": path.relative_to(args.out).as_posix(), "split": "test", "kind": kind, "class": kind,
                  "group": path.stem, "source": package}
             )  # fmt: skip
-    write_text(args.out / "manifest.tsv", table.getvalue())
+    write_manifest(args.out / "manifest.tsv", rows)
 
 
 def sounds(package: str, count: int, folder: Path) -> list[Path]:

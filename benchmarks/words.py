@@ -9,8 +9,6 @@ espeak-ng and flite (Debian packages of these names). No pack was calibrated on 
 """
 
 import argparse
-import csv
-import io
 import subprocess
 import tempfile
 from itertools import product
@@ -20,8 +18,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from whisper_sae_steer.audio import load_audio
-from whisper_sae_steer.files import write_text
-from whisper_sae_steer.synthetic import MANIFEST_COLUMNS, write_wav
+from whisper_sae_steer.clips import write_manifest
+from whisper_sae_steer.synthetic import write_wav
 
 WORDS = {
     "en": ("yes", "no", "stop", "hello", "thanks", "seven", "maybe", "right", "goodbye", "help"),
@@ -64,9 +62,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     spoken = [(voice, word) for language, words in WORDS.items()
               for voice, word in product([v for v in VOICES if v.language == language], words)]  # fmt: skip
-    table = io.StringIO()
-    rows = csv.DictWriter(table, MANIFEST_COLUMNS, delimiter="\t", lineterminator="\n", restval="")
-    rows.writeheader()
+    rows: list[dict[str, str]] = []
     for voice, word in tqdm(spoken, unit="word"):
         name = f"{voice.program}-{voice.name}-{word}.wav"
         with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +71,11 @@ def main() -> None:
             audio = load_audio(made)
         write_wav(out / name, audio)
         group = f"{voice.program}-{voice.name}"
-        rows.writerow(
+        rows.append(
             {"path": name, "split": "dev", "kind": "speech", "class": "word", "language": voice.language,
              "text": word, "group": group, "seconds": f"{len(audio) / 16000:.2f}", "source": group}
         )  # fmt: skip
-    write_text(out / "manifest.tsv", table.getvalue())
+    write_manifest(out / "manifest.tsv", rows)
 
 
 if __name__ == "__main__":

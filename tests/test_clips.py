@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper_sae_steer.clips import Clip, read_folder, read_manifest, select, spread
+from whisper_sae_steer.clips import Clip, read_folder, read_manifest, select, spread, write_manifest
 from whisper_sae_steer.errors import AudioError, ManifestError
 from whisper_sae_steer.synthetic import clip as synthetic_clip
 from whisper_sae_steer.synthetic import write_wav
@@ -38,6 +38,17 @@ def test_manifest_fields(tmp_path: Path) -> None:
     assert rain.path.is_absolute()
     assert music.seconds is None
     assert (speech.language, speech.text) == ("de", 'Er sagt: "ja')
+
+
+def test_a_written_manifest_reads_as_it_was(tmp_path: Path) -> None:
+    given = write(tmp_path / "given.tsv", HEADER, RAIN, MUSIC, SPEECH)
+    header = HEADER.split("\t")
+    rows: list[dict[str, str]] = [
+        dict(zip(header, line.split("\t"), strict=True)) for line in (RAIN, MUSIC, SPEECH)
+    ]
+    del rows[1]["language"]  # empty there
+    write_manifest(tmp_path / "m.tsv", rows)
+    assert (tmp_path / "m.tsv").read_bytes() == given.read_bytes()
 
 
 def test_manifest_filters(tmp_path: Path) -> None:

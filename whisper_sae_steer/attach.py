@@ -20,7 +20,6 @@ import whisper
 from ctranslate2 import DataType, StorageView
 from torch.utils.hooks import RemovableHandle
 
-from .calls import current
 from .ctranslate import SteeredEncoder
 from .errors import AttachError, PackError
 from .faster import BatchedInferencePipeline, WhisperModel
@@ -110,9 +109,11 @@ class AttachedWhisper(SteeredWhisper):
 
     def decode(self, mel: Any, *args: Any, **options: Any) -> Any:
         """See :meth:`SteeredWhisper.decode`."""
-        if current(self.steerer) is None:  # the handle's α is 0
-            options = {"steer_alpha": 0.0, **options}
-        return super().decode(mel, *args, **options)
+        assert isinstance(self.steerer, StandingSteerer)
+        if "steer_alpha" in options:  # counts for more than the handle's
+            with self.steering(options.pop("steer_alpha")):
+                return super().decode(mel, *args, **options)
+        return super().decode(mel, *args, steer_alpha=self.steerer.alpha, **options)
 
 
 class AttachedModel(WhisperModel):

@@ -2,15 +2,20 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .audio import find_audio
 from .errors import ManifestError
+from .files import write_text
 
 KINDS = ("nonspeech", "music", "speech")
 NONSPEECH_KINDS = ("nonspeech", "music")
+MANIFEST_COLUMNS = (
+    *("path", "split", "kind", "class", "seconds"),
+    *("language", "text", "group", "source", "licence"),
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,12 @@ def read_manifest(
             f"sources of that split and kind: {sources}"
         )
     return kept
+
+
+def write_manifest(manifest: str | Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write, atomically, a manifest of the columns MANIFEST_COLUMNS; what a row lacks is left empty."""
+    lines = [MANIFEST_COLUMNS, *([row.get(column, "") for column in MANIFEST_COLUMNS] for row in rows)]
+    write_text(Path(manifest), "".join("\t".join(line) + "\n" for line in lines))
 
 
 def read_folder(directory: str | Path, kind: str, language: str = "") -> list[Clip]:

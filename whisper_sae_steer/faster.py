@@ -144,7 +144,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         call = current(self.steerer)
         segments = iter(super().generate_segments(*args, **kwargs))
         # also without a call: they may be drawn while another one is active
-        return within(self.steerer, call, _labelled(self, segments, call) if call else segments)
+        return within(self.steerer, call, self._labelled(segments, call) if call else segments)
 
     def detect_language(self, *args: Any, **kwargs: Any) -> tuple[str, float, Any]:
         """faster-whisper's; steered inside a call that asks for it."""
@@ -166,16 +166,15 @@ class WhisperModel(faster_whisper.WhisperModel):
         assert call.scores is not None
         return self.steerer.labels(call.scores[row], start, end)
 
-
-def _labelled(model: Any, segments: Iterator[fw.Segment], call: Call) -> Iterator[fw.Segment]:
-    # a window's segments come before the next window is encoded, so the scores are its own
-    for segment in segments:
-        if isinstance(model, WhisperModel):
+    def _labelled(self, segments: Iterator[fw.Segment], call: Call) -> Iterator[fw.Segment]:
+        # a window's segments come before the next window is encoded, so the scores are its own
+        for segment in segments:
+            if not hasattr(self, "steerer"):  # detached meanwhile
+                yield segment
+                continue
             offset = segment.seek * FRAME_SECONDS
-            labels = model.label(call, 0, segment.start - offset, segment.end - offset)
+            labels = self.label(call, 0, segment.start - offset, segment.end - offset)
             yield Segment(**vars(segment), **labels._asdict())
-        else:  # detached meanwhile
-            yield segment
 
 
 class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
@@ -229,10 +228,12 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         labelled = self._labelled(segments, call) if isinstance(call, _BatchedCall) else segments
         return within(self.model.steerer, call, labelled)
 
-    @staticmethod
-    def _labelled(segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[fw.Segment]:
-        for segment in segments:  # without labels if the model was detached meanwhile
-            yield Segment(**vars(segment), **call.labels.popleft()._asdict()) if call.labels else segment
+    def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[fw.Segment]:
+        for segment in segments:
+            if not hasattr(self.model, "steerer"):  # detached meanwhile
+                yield segment
+                continue
+            yield Segment(**vars(segment), **call.labels.popleft()._asdict())
 
 
 class _BatchedCall(Call):

@@ -117,13 +117,13 @@ class SteeredWhisper(Whisper):
         mel: Tensor,
         options: DecodingOptions = DecodingOptions(),  # noqa: B008 (frozen; whisper's own default)
         *,
-        steer_alpha: float | None = None,
+        steer_alpha: float = 1.0,
         **kwargs: Any,
     ) -> DecodingResult | list[DecodingResult]:
-        """``whisper.decode`` with steering: at ``steer_alpha``, or at that of a call around it, or 1.0."""
+        """``whisper.decode`` with steering; inside ``transcribe`` the α of that call counts."""
         call = current(self.steerer)
-        if call is None or steer_alpha is not None:
-            with self.steering(1.0 if steer_alpha is None else steer_alpha):
+        if call is None:
+            with self.steering(steer_alpha):
                 return whisper.decode(self, mel, options, **kwargs)
         if not isinstance(call, _TorchCall) or not call.alpha or self.steerer is None:
             return whisper.decode(self, mel, options, **kwargs)

@@ -4,8 +4,6 @@ A clip depends only on (kind, index, seed) and the range of lengths, so a folder
 split or rebuilt elsewhere with the same samples, and nobody's recording is needed.
 """
 
-import csv
-import io
 import os
 import wave
 import zlib
@@ -17,14 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .audio import SAMPLE_RATE
+from .clips import write_manifest
 from .errors import ManifestError
-from .files import write_atomically, write_text
+from .files import write_atomically
 from .sounds import KINDS
-
-MANIFEST_COLUMNS = (
-    *("path", "split", "kind", "class", "seconds"),
-    *("language", "text", "group", "source", "licence"),
-)
 
 
 class SyntheticClip(NamedTuple):
@@ -112,21 +106,21 @@ def write_folder(
     """
     root = Path(out)
     folder = Path("nonspeech", split, "synthetic")
-    rows = io.StringIO()
-    table = csv.writer(rows, delimiter="\t", lineterminator="\n")
-    table.writerow(MANIFEST_COLUMNS)
+    rows: list[dict[str, str]] = []
     try:
         root.mkdir(parents=True, exist_ok=True)
         for plan in _plans(n, seed, seconds):
             path = folder / plan.kind / f"{plan.name}.wav"
-            length = f"{plan.samples / SAMPLE_RATE:.2f}"
-            origin = (f"synthetic-{plan.name}", "generated:whisper_sae_steer.synthetic", "CC0-1.0")
-            table.writerow((path.as_posix(), split, "nonspeech", plan.kind, length, "", "", *origin))
+            rows.append(
+                {"path": path.as_posix(), "split": split, "kind": "nonspeech", "class": plan.kind,
+                 "seconds": f"{plan.samples / SAMPLE_RATE:.2f}", "group": f"synthetic-{plan.name}",
+                 "source": "generated:whisper_sae_steer.synthetic", "licence": "CC0-1.0"}
+            )  # fmt: skip
             if not _is_done(root / path, plan.samples):
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
                 write_wav(root / path, _make(plan).audio)
         manifest = root / "manifest.tsv"
-        write_text(manifest, rows.getvalue())
+        write_manifest(manifest, rows)
     except OSError as error:
         raise ManifestError(f"can't write synthetic clips to {root}: {error.strerror}") from error
     return manifest

@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from ..audio import SAMPLE_RATE
 from ..cache import file_sha256
-from ..clips import read_manifest
+from ..clips import MANIFEST_COLUMNS, read_manifest
 from ..errors import ManifestError
 from ..files import write_atomically, write_text
-from ..synthetic import MANIFEST_COLUMNS
 from . import hard
 
 COLUMNS = (*MANIFEST_COLUMNS, "gaps")

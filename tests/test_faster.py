@@ -598,6 +598,20 @@ def test_silence_does_not_choose_the_language():
     assert steered.all_language_probs == unsteered.all_language_probs
 
 
+@pytest.mark.parametrize("segments", [1, 2])
+def test_the_language_is_that_of_the_first_speech(segments: int):
+    model = WhisperModel("base", compute_type="int8", cpu_threads=1)
+    faint = 1e-3 * np.random.default_rng(0).standard_normal(40 * 16_000).astype(np.float32)
+    late = np.concatenate([faint, SPEECH])
+    _, steered = model.transcribe(late, language_detection_segments=segments)
+    assert (steered.language, steered.language_probability > 0.9) == ("en", True)
+    _, unsteered = model.transcribe(late, steer_alpha=0)
+    assert unsteered.language_probability < 0.5
+    # nobody speaks: as in the plain library
+    (_, unsteered), (_, steered) = (model.transcribe(faint, steer_alpha=alpha) for alpha in (0.0, 1.0))
+    assert steered.all_language_probs == unsteered.all_language_probs
+
+
 def test_a_pipeline_needs_a_model_that_steers():
     plain = faster_whisper.WhisperModel(str(weights("tiny.en").ct2_dir), compute_type="int8", cpu_threads=1)
     with pytest.raises(AttachError, match="attach"):

@@ -407,6 +407,15 @@ def test_a_gap_inside_a_window_is_skipped(shipped: SteeredWhisper, words: bool):
     np.testing.assert_allclose(found, both.edges, atol=0.7)
 
 
+def test_the_language_is_that_of_the_first_speech(shipped: SteeredWhisper):
+    faint = 1e-3 * np.random.default_rng(0).standard_normal(40 * 16_000).astype(np.float32)
+    late = np.concatenate([faint, SPEECH])
+    assert shipped.transcribe(late, **QUICK)["language"] == "en"
+    unsteered = shipped.transcribe(late, steer_alpha=0, **QUICK)["language"]
+    assert unsteered != "en"
+    assert shipped.transcribe(faint, **QUICK)["language"] == unsteered, "nobody speaks"
+
+
 @pytest.mark.parametrize("options", [{}, {"beam_size": 2}])
 def test_silence_without_timestamps_is_empty(options: dict[str, Any]):
     """Whisper divides by the length of a transcript, and this one ends at once."""

@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 from small_pack import small_pack
 
 from whisper_sae_steer.pack import PackMetadata
-from whisper_sae_steer.seek import MIN_GAP, PAD, Plan, SilenceRule, content_of, plan_window, seek_to
+from whisper_sae_steer.seek import (
+    MIN_GAP,
+    PAD,
+    Plan,
+    SilenceRule,
+    content_of,
+    frames_before_speech,
+    plan_window,
+    seek_to,
+)
 
 BEGIN = 50364
 METADATA: PackMetadata = replace(
@@ -50,6 +59,23 @@ def test_windows_without_a_long_gap_are_left_alone(speech: list[tuple[int, int]]
 )
 def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, plan: Plan):
     assert plan_window(scores(*speech), content, METADATA) == plan
+
+
+@pytest.mark.parametrize(
+    ("speech", "content", "frames"),
+    [
+        ([], END, END),
+        ([], 700, 700),
+        ([(0, 300)], END, 0),
+        ([(MIN_GAP, 400)], END, 0),
+        ([(600, 900)], END, 600 - PAD),
+        ([(600, 900)], 500, 500),  # that is not audio any more
+        ([], 0, 0),
+    ],
+)
+def test_what_lies_before_speech(speech: list[tuple[int, int]], content: int, frames: int):
+    assert frames_before_speech(scores(*speech), content, METADATA) == frames
+    assert frames_before_speech(scores(*speech), content, replace(METADATA, gap_threshold=None)) == 0
 
 
 def test_a_bang_in_the_gap_is_no_speech():

@@ -53,7 +53,9 @@ class Call:
 
     def for_language(self) -> "Call | None":
         """The call to detect the language in: it leaves the windows of this one alone, and those in doubt."""
-        return Call(self.alpha, asks_decoder=True) if self.steer_language_detection else None
+        if self.alpha == 0:
+            return None
+        return Call(self.alpha, asks_decoder=True) if self.steer_language_detection else Listener()
 
     @contextmanager
     def steers_in_full(self) -> Generator[None]:
@@ -63,6 +65,15 @@ class Call:
             yield
         finally:
             self.share_in_doubt = asking
+
+
+class Listener(Call):
+    """A call that edits nothing and only hears where people speak."""
+
+    def __init__(self):
+        super().__init__(0.0)
+        self.heard: list[Tensor] = []
+        """smoothed speech scores [T] of every window encoded"""
 
 
 class Steerer:
@@ -75,6 +86,8 @@ class Steerer:
     def __call__(self, h: Tensor) -> None:
         """Edit ``h`` [B, 1500, d] in place if a call is active, and leave the scores with the call."""
         call = current(self)
+        if isinstance(call, Listener):
+            call.heard.extend(self._place(h).scores(h))
         if call is None or call.alpha == 0:
             return
         call.scores, call.strength = self._place(h).apply_(h, call.alpha, call.share_in_doubt)

@@ -16,6 +16,7 @@ from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of, within
 from .ctranslate import Decoded, SteeredEncoder
 from .errors import AttachError, PackError
+from .language import detect_at_speech
 from .pack import load_pack
 from .seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
 from .steering import Labels, check_alpha
@@ -146,11 +147,21 @@ class WhisperModel(faster_whisper.WhisperModel):
         # also without a call: they may be drawn while another one is active
         return within(self.steerer, call, self._labelled(segments, call) if call else segments)
 
-    def detect_language(self, *args: Any, **kwargs: Any) -> tuple[str, float, Any]:
-        """faster-whisper's; steered inside a call that asks for it."""
-        call = current(self.steerer)
-        with active(self.steerer, call.for_language() if call else None):
-            return super().detect_language(*args, **kwargs)
+    def detect_language(
+        self, audio: np.ndarray | None = None, features: np.ndarray | None = None, *args: Any, **kwargs: Any
+    ) -> tuple[str, float, Any]:
+        """faster-whisper's; inside a call of the first speech, and steered if the call asks for it."""
+        plain, call = super().detect_language, current(self.steerer)
+        if call is None or features is None:
+            with active(self.steerer, None):
+                return plain(audio, features, *args, **kwargs)
+        assert self.steerer is not None
+
+        def detect(frame: int) -> tuple[str, float, Any]:
+            return plain(audio, features[..., MEL_FRAMES * frame :], *args, **kwargs)
+
+        frames = (features.shape[-1] - 1) // MEL_FRAMES  # the library adds one of mel
+        return detect_at_speech(self.steerer, call, detect, frames)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:

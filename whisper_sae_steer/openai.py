@@ -20,10 +20,11 @@ from .audio import load_audio
 from .calls import Call, Steerer, active, current, shows_options_of
 from .convert import load_torch
 from .doubt import Answer
+from .language import detect_at_speech
 from .pack import SteeringPack, load_pack
 from .seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
 from .steering import Labels, check_alpha
-from .taps import FRAMES, block_index
+from .taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, block_index
 from .weights import resolve
 
 AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
@@ -103,7 +104,7 @@ class SteeredWhisper(Whisper):
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
         call.is_silence = SilenceRule(**thresholds)
         call.skips_silence_of = options.get("hallucination_silence_threshold")
-        samples = load_audio(audio)
+        samples = call.samples = load_audio(audio)
         with active(self.steerer, call):
             result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
         if call.alpha and self.steerer is not None:
@@ -188,10 +189,20 @@ class SteeredWhisper(Whisper):
         return replace(result, tokens=seek_to(result.tokens, plan, begin))
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
-        """``whisper.detect_language``; steered inside a call that asks for it."""
+        """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""
         call = current(self.steerer)
-        with active(self.steerer, call.for_language() if call else None):
-            return whisper.detect_language(self, mel, tokenizer)
+        if not isinstance(call, _TorchCall) or self.steerer is None:
+            with active(self.steerer, call.for_language() if call else None):
+                return whisper.detect_language(self, mel, tokenizer)
+
+        def detect(frame: int) -> Any:
+            if not frame:
+                return whisper.detect_language(self, mel, tokenizer)
+            rest = torch.from_numpy(call.samples[SAMPLES_PER_FRAME * frame :][:WINDOW_SAMPLES])
+            window: Any = whisper.pad_or_trim(whisper.log_mel_spectrogram(rest, len(mel)), mel.shape[-1])
+            return whisper.detect_language(self, window.to(mel), tokenizer)
+
+        return detect_at_speech(self.steerer, call, detect, len(call.samples) // SAMPLES_PER_FRAME)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
@@ -229,6 +240,8 @@ class _TorchCall(Call):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.samples = np.empty(0, np.float32)
+        """[n] of the recording, at 16 kHz"""
         self.is_silence = SilenceRule()
         self.skips_silence_of: float | None = None
         """seconds: a rest of a window as short as this is skipped after its last word"""

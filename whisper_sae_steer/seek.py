@@ -57,6 +57,16 @@ def plan_window(scores: NDArray[np.float32], content: int, metadata: PackMetadat
     return Plan(0, end + PAD, following) if following - end >= MIN_GAP else None
 
 
+def frames_before_speech(scores: NDArray[np.float32], content: int, metadata: PackMetadata) -> int:
+    """Frames of a window before its speech begins: ``content`` if it has none, 0 if it begins well."""
+    if metadata.gap_threshold is None:
+        return 0
+    if not speech_regions(scores[:content], metadata.gap_threshold, metadata.highest_noise):
+        return content
+    plan = plan_window(scores, content, metadata)
+    return plan.start if plan else 0
+
+
 def seek_to(tokens: Sequence[int], plan: Plan, timestamp_begin: int) -> list[int]:
     """Tokens of a cut window such that both libraries seek to ``plan.next`` after them.
 

@@ -33,31 +33,32 @@ def keep_promise(
 ) -> tuple[Gate, Guarantee]:
     """Lower the gate's threshold until at most MAX_TOUCHED is touched of held-back speech; tell the bound.
 
-    With n recordings and a mean share r the bound for new ones is (n r + 1) / (n + 1): few recordings can't
-    promise much. The gate must not have been fitted on these windows.
+    Few recordings can't promise much. The gate must not have been fitted on these windows.
     """
-    speech = [w for w in windows if w.is_speech and w.speech.any()]
-    if not speech:
+    if not any(w.is_speech and w.speech.any() for w in windows):
         raise CalibrationError("no speech recording is left to hold back; give more")
-    recordings = len({_group(w) for w in speech})
-    peaks = (float(scores[w.key].max()) for w in speech)
+    peaks = (float(scores[w.key].max()) for w in windows if w.is_speech)
     lower = sorted(peak for peak in peaks if peak < gate.threshold)
-    share = _mean_touched(speech, scores, with_gate(metadata, gate))
-    while share > MAX_TOUCHED and lower:
+    promise = bound(windows, scores, with_gate(metadata, gate))
+    while promise.touched > MAX_TOUCHED and lower:
         gate = gate._replace(threshold=lower.pop())
-        share = _mean_touched(speech, scores, with_gate(metadata, gate))
-    return gate, Guarantee((recordings * share + 1) / (recordings + 1), share, recordings)
+        promise = bound(windows, scores, with_gate(metadata, gate))
+    return gate, promise
 
 
-def _mean_touched(
-    speech: Sequence[Window], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
-) -> float:
+def bound(
+    windows: Sequence[Window], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
+) -> Guarantee:
+    """What a gate touches of these windows' speech, and the bound (n r + 1) / (n + 1) for new recordings."""
     lost: dict[str, int] = defaultdict(int)
     spoken: dict[str, int] = defaultdict(int)
-    for window in speech:
-        lost[_group(window)] += touched(window, scores[window.key], metadata)
-        spoken[_group(window)] += int(window.speech.sum())
-    return float(np.mean([lost[group] / spoken[group] for group in spoken]))
+    for window in windows:
+        if window.is_speech and window.speech.any():
+            group = window.clip.group if window.clip else window.key
+            lost[group] += touched(window, scores[window.key], metadata)
+            spoken[group] += int(window.speech.sum())
+    share = float(np.mean([lost[group] / spoken[group] for group in spoken]))
+    return Guarantee((len(spoken) * share + 1) / (len(spoken) + 1), share, len(spoken))
 
 
 def touched(window: Window, scores: NDArray[np.float32], metadata: PackMetadata) -> int:
@@ -68,7 +69,3 @@ def touched(window: Window, scores: NDArray[np.float32], metadata: PackMetadata)
     if plan is None:
         return 0
     return int(window.speech[: plan.start].sum() + window.speech[plan.end : plan.next].sum())
-
-
-def _group(window: Window) -> str:
-    return window.clip.group if window.clip else window.key

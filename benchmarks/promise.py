@@ -29,7 +29,7 @@ def main() -> None:
     args = _arguments()
     weights = resolve(args.model)
     pack = load_pack(args.pack, weights)
-    speech = read_manifest(args.manifest, args.split, "speech")
+    speech = read_manifest(args.manifest, args.split, "speech", args.source)
     if args.model.endswith(".en"):
         speech = [clip for clip in speech if clip.language == "en"]
     speech = select(speech, args.per_class)
@@ -52,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--split", default="dev")
+    parser.add_argument("--source", nargs="+", help="of the speech; default: all")
     parser.add_argument("--model", default="base")
     parser.add_argument("--pack", default="auto")
     parser.add_argument("--per_class", type=int, default=1000, help="clips of each source and class")

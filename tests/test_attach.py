@@ -171,6 +171,16 @@ def test_a_pipeline_around_a_model_is_attached_through_it():
     assert words(of_segments(pipeline.model.transcribe(BEEPS, **LOOSE)))
 
 
+def test_a_pipeline_and_its_model_are_detached_together():
+    pipeline = faster_whisper.BatchedInferencePipeline(plain_faster())
+    outer = attach(pipeline)
+    outer.inner.detach()  # pyright: ignore[reportOptionalMemberAccess]
+    assert type(pipeline) is faster_whisper.BatchedInferencePipeline
+    assert type(pipeline.model) is faster_whisper.WhisperModel
+    outer.detach()
+    assert words(batched_text(pipeline, BEEPS))
+
+
 class Subclass(faster_whisper.WhisperModel):
     """A library's own model, as whisperX has."""
 

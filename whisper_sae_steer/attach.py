@@ -47,6 +47,8 @@ class Handle:
         self.hooks: list[RemovableHandle] = []
         self.inner: Handle | None = None
         """of the model inside a pipeline"""
+        self.outer: Handle | None = None
+        """of the pipeline around a model; neither steers without the other"""
         self._class: type | None = None
         self._attributes: list[tuple[Any, str, Any]] = []
         setattr(model, HANDLE, self)
@@ -76,8 +78,9 @@ class Handle:
             self._model.__dict__.pop("steerer", None)
         for owner, name, value in self._attributes:
             setattr(owner, name, value)
-        if self.inner is not None:
-            self.inner.detach()
+        for handle in (self.inner, self.outer):
+            if handle is not None:
+                handle.detach()
 
     def __enter__(self) -> "Handle":
         return self
@@ -204,7 +207,7 @@ def _attach_pipeline(
 ) -> Handle:
     inner = attach(pipeline.model, pack, alpha)
     handle = Handle(pipeline, inner.steerer)
-    handle.inner = inner
+    handle.inner, inner.outer = inner, handle
     if type(pipeline) is faster_whisper.BatchedInferencePipeline and isinstance(
         pipeline.model, AttachedModel
     ):

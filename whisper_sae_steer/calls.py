@@ -19,6 +19,8 @@ from .pack import SteeringPack
 from .seek import Plan
 from .steering import Labels, Steering
 
+MAX_LISTENED = 8
+"""windows kept; of large-v3 one takes 8 MB"""
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -50,12 +52,16 @@ class Call:
         """the same after that: windows that nobody speaks in are steered"""
         self.plan: Plan | None = None
         """what to do with the window at hand, if it has a gap"""
+        self.listened: dict[bytes, Any] = {}
+        """windows encoded to read the language, unedited, by their mel; transcribing takes them from here"""
 
     def for_language(self) -> "Call | None":
         """The call to detect the language in: it leaves the windows of this one alone, and those in doubt."""
         if self.alpha == 0:
             return None
-        return Call(self.alpha, asks_decoder=True) if self.steer_language_detection else Listener()
+        return (
+            Call(self.alpha, asks_decoder=True) if self.steer_language_detection else Listener(self.listened)
+        )
 
     @contextmanager
     def steers_in_full(self) -> Generator[None]:
@@ -70,10 +76,16 @@ class Call:
 class Listener(Call):
     """A call that edits nothing and only hears where people speak."""
 
-    def __init__(self):
+    def __init__(self, listened: dict[bytes, Any]):
         super().__init__(0.0)
         self.heard: list[Tensor] = []
         """smoothed speech scores [T] of every window encoded"""
+        self.listened = listened
+
+    def keep(self, mel: bytes, encoded: Any) -> None:
+        """Leave a window for transcribing, unless there are many."""
+        if len(self.listened) < MAX_LISTENED:
+            self.listened[mel] = encoded
 
 
 class Steerer:

@@ -7,7 +7,7 @@ import torch
 from ctranslate2 import DataType, StorageView
 from tokenizers import Tokenizer
 
-from .calls import Call, Steerer, current
+from .calls import Call, Listener, Steerer, current
 from .doubt import Answer
 from .seek import NO_SPEECH_THRESHOLD
 
@@ -37,10 +37,16 @@ class SteeredEncoder:
         return getattr(self._inner, name)
 
     def encode(self, features: StorageView, to_cpu: bool = False) -> StorageView:
-        output = self._inner.encode(features, to_cpu=to_cpu)
         call = current(self._steerer)
-        if call is not None:
-            output = call.encoded = call.decided = steer_storage(output, self._steerer)
+        if call is None:
+            return self._inner.encode(features, to_cpu=to_cpu)
+        mel = np.asarray(features).tobytes() if call.listened or isinstance(call, Listener) else b""
+        output = call.listened.pop(mel, None)
+        if output is None:
+            output = self._inner.encode(features, to_cpu=to_cpu)
+        output = call.encoded = call.decided = steer_storage(output, self._steerer)
+        if isinstance(call, Listener):
+            call.keep(mel, output)
         return output
 
     def generate(self, features: StorageView, prompts: Any, **kwargs: Any) -> Any:

@@ -157,11 +157,13 @@ class WhisperModel(faster_whisper.WhisperModel):
                 return plain(audio, features, *args, **kwargs)
         assert self.steerer is not None
 
-        def detect(frame: int) -> tuple[str, float, Any]:
-            return plain(audio, features[..., MEL_FRAMES * frame :], *args, **kwargs)
+        # without the frame that the library adds, so that the window is the one it will transcribe
+        content = features[..., : max(1, features.shape[-1] - 1)]
 
-        frames = (features.shape[-1] - 1) // MEL_FRAMES  # the library adds one of mel
-        return detect_at_speech(self.steerer, call, detect, frames)
+        def detect(frame: int) -> tuple[str, float, Any]:
+            return plain(audio, content[..., MEL_FRAMES * frame :], *args, **kwargs)
+
+        return detect_at_speech(self.steerer, call, detect, content.shape[-1] // MEL_FRAMES)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:

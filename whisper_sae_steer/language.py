@@ -14,7 +14,8 @@ def detect_at_speech(steerer: Steerer, call: Call, detect: Callable[[int], T], f
     """What ``detect`` finds in the first window in which the gate hears speech, or else in the first of all.
 
     ``detect`` encodes the window that begins at an encoder frame and reads its language; the recording has
-    ``frames`` of them. Speech from the start costs no more than in the plain libraries.
+    ``frames`` of them. Speech from the start costs no more than in the plain libraries, and nothing at all in
+    CTranslate2, where the window is not encoded again to be transcribed.
     """
     with active(steerer, call.for_language()) as listening:
         first = detected = detect(0)

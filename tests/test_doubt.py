@@ -160,8 +160,7 @@ def test_noise_that_the_gate_doubts_is_steered(kind: str, doubting: Path):
 def test_the_language_of_a_window_in_doubt_is_detected_as_it_is(tmp_path: Path):
     """Steered, single words of robotic voices were read in another language, and then as nothing."""
     model = WhisperModel("base", compute_type="int8", cpu_threads=1, pack=doubting_pack("base", tmp_path))
-    (_, unsteered), (_, steered) = (
-        model.transcribe(sample("speech"), steer_alpha=alpha, steer_language_detection=True)
-        for alpha in (0.0, 1.0)
-    )
-    assert steered.all_language_probs == unsteered.all_language_probs
+    speech = sample("speech")
+    _, steered = model.transcribe(speech, steer_language_detection=True)
+    window = model.feature_extractor(speech)[:, :-1]  # transcribe leaves the last frame out
+    assert steered.all_language_probs == model.detect_language(features=window)[2]

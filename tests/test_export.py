@@ -142,7 +142,7 @@ def test_the_gate_by_hand(offset: float, share: float):
         hook.remove()
     before, after = found
     edit = Steering(small).vector
-    usual = _look(model, small_gate(offset)).usual
+    usual = _look(model, small_gate(offset), 0).usual
     whole = (usual * (edit - edit.mean()))[4:]  # the notes are in the rest
     shares = (after - before)[0, :, 4:] @ whole / (whole @ whole)
     assert float(shares.median()) == pytest.approx(share, abs=0.05)

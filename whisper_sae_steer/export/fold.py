@@ -47,9 +47,11 @@ STRETCH = 2.0
 """that size, in the median one of these frames: the larger of them must get enough"""
 
 
-def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0) -> Whisper:
+def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0, pads_mel: bool = True) -> Whisper:
     """A copy of ``model`` that is steered by ``pack`` at α, without hooks.
 
+    ``pads_mel`` if the runtime fills windows up with zeros of mel, as openai-whisper and faster-whisper do,
+    and not with silence, as transformers does: their frames differ.
     Raises PackError for packs that can't be folded: edits that follow active features (``suppress``), frame
     gates, taps inside the encoder; AlphaError.
     """
@@ -67,7 +69,8 @@ def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0) -> Whisper:
     if pack.pooled is None:
         raise PackError(f"{pack.path} was calibrated before export was known; calibrate it again")
     plain = edit / folded.encoder.ln_post.weight.detach()
-    added = _blocks(folded, pack.pooled, plain - plain.mean())
+    frames = _look(folded, pack.pooled, 0 if pads_mel else N_SAMPLES)
+    added = _blocks(folded, pack.pooled, frames, plain - plain.mean())
     cast(nn.ModuleList, folded.encoder.blocks).extend(added)
     folded.dims.n_audio_layer += len(added)
     return folded
@@ -87,12 +90,12 @@ class _Frames(NamedTuple):
 
 
 @torch.no_grad()
-def _look(model: Whisper, gate: PooledGate) -> _Frames:
+def _look(model: Whisper, gate: PooledGate, padding: int) -> _Frames:
     seen: list[Tensor] = []
     hook = model.encoder.ln_post.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     try:
         for audio in [*(made.audio for made in generate(SOUNDS, 0)), *_speech()]:
-            mel = log_mel_spectrogram(torch.from_numpy(audio), model.dims.n_mels, padding=N_SAMPLES)
+            mel = log_mel_spectrogram(torch.from_numpy(audio), model.dims.n_mels, padding=padding)
             model.embed_audio(cast(Tensor, pad_or_trim(mel, 3000))[None].to(model.device))
     finally:
         hook.remove()
@@ -130,9 +133,9 @@ def _indicator(frames: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _blocks(model: Whisper, gate: PooledGate, edit: Tensor) -> list[ResidualAttentionBlock]:
+def _blocks(model: Whisper, gate: PooledGate, frames: _Frames, edit: Tensor) -> list[ResidualAttentionBlock]:
     """The two blocks that add ``edit`` [d], in units of normalised frames, where nobody speaks."""
-    frames, d = _look(model, gate), model.dims.n_audio_state
+    d = model.dims.n_audio_state
     first, second, third = gate.spare
     opening = _pooling(model, gate, WORTH * frames.usual)
     units = _Units(opening)

@@ -35,7 +35,7 @@ def main() -> None:
     speech = select(speech, args.per_class)
     sounds = select(read_manifest(args.manifest, args.split, NONSPEECH_KINDS), args.per_class)
     recipes = [recipe for recipe in plan(sounds, speech, 0, 0) if recipe.clip in speech]
-    windows = encode(WindowEncoder(weights), recipes, args.work)
+    windows = [w for w in encode(WindowEncoder(weights), recipes, args.work) if w.speech.any()]
     steering = Steering(pack)
     scores: dict[str, NDArray[np.float32]] = {
         window.key: steering.scores(window.frames()[None])[0].numpy() for window in windows

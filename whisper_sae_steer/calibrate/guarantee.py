@@ -35,28 +35,28 @@ def keep_promise(
 
     Few recordings can't promise much. The gate must not have been fitted on these windows.
     """
-    if not any(w.is_speech and w.speech.any() for w in windows):
+    speech = [w for w in windows if w.is_speech and w.speech.any()]
+    if not speech:
         raise CalibrationError("no speech recording is left to hold back; give more")
-    peaks = (float(scores[w.key].max()) for w in windows if w.is_speech)
+    peaks = (float(scores[w.key].max()) for w in speech)
     lower = sorted(peak for peak in peaks if peak < gate.threshold)
-    promise = bound(windows, scores, with_gate(metadata, gate))
+    promise = bound(speech, scores, with_gate(metadata, gate))
     while promise.touched > MAX_TOUCHED and lower:
         gate = gate._replace(threshold=lower.pop())
-        promise = bound(windows, scores, with_gate(metadata, gate))
+        promise = bound(speech, scores, with_gate(metadata, gate))
     return gate, promise
 
 
 def bound(
-    windows: Sequence[Window], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
+    speech: Sequence[Window], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
 ) -> Guarantee:
-    """What a gate touches of these windows' speech, and the bound (n r + 1) / (n + 1) for new recordings."""
+    """What a gate touches of windows with speech, and the bound (n r + 1) / (n + 1) for new recordings."""
     lost: dict[str, int] = defaultdict(int)
     spoken: dict[str, int] = defaultdict(int)
-    for window in windows:
-        if window.is_speech and window.speech.any():
-            group = window.clip.group if window.clip else window.key
-            lost[group] += touched(window, scores[window.key], metadata)
-            spoken[group] += int(window.speech.sum())
+    for window in speech:
+        group = window.clip.group if window.clip else window.key
+        lost[group] += touched(window, scores[window.key], metadata)
+        spoken[group] += int(window.speech.sum())
     share = float(np.mean([lost[group] / spoken[group] for group in spoken]))
     return Guarantee((len(spoken) * share + 1) / (len(spoken) + 1), share, len(spoken))
 

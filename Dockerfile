@@ -14,6 +14,7 @@ RUN apt-get update \
 
 # hadolint ignore=DL3006
 FROM ${VARIANT} AS server
+ARG VARIANT
 ARG TORCH_INDEX=
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /opt/source
@@ -23,7 +24,9 @@ RUN useradd --create-home --uid 10001 server \
     && pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY whisper_sae_steer whisper_sae_steer
-RUN pip install --no-cache-dir -c constraints.txt ".[serve,weights]"
+# triton is 1 GB that only a GPU needs
+RUN pip install --no-cache-dir -c constraints.txt ".[serve,weights]" \
+    && if [ "$VARIANT" = cpu ]; then pip uninstall --yes triton; fi
 
 USER 10001
 WORKDIR /home/server

@@ -11,7 +11,7 @@ from calibration_parts import clip, names
 from numpy.typing import NDArray
 from real_models import SAMPLES, weights
 
-from whisper_sae_steer.audio import SAMPLE_RATE
+from whisper_sae_steer.audio import SAMPLE_RATE, load_audio
 from whisper_sae_steer.calibrate.windows import (
     MAX_WINDOWS,
     SHORT_SECONDS,
@@ -20,6 +20,7 @@ from whisper_sae_steer.calibrate.windows import (
     held_back,
     loudest,
     plan,
+    words_in_noise,
 )
 from whisper_sae_steer.clips import Clip, select
 from whisper_sae_steer.mixing import mix
@@ -123,6 +124,21 @@ def test_plan_has_a_short_piece_of_each_utterance(clips: tuple[list[Clip], list[
     short = [recipe.short for recipe in plan(*clips, synthetic=0, seed=0) if recipe.short]
     assert len(short) == 30
     assert SHORT_SECONDS[0] <= min(short) < max(short) <= SHORT_SECONDS[1]
+
+
+def test_words_in_noise_are_the_same_each_time(clips: tuple[list[Clip], list[Clip]]):
+    recipes = words_in_noise(*clips, seed=3)
+    assert [r.key for r in recipes] == [r.key for r in words_in_noise(*clips, seed=3)]
+    assert {r.key for r in recipes}.isdisjoint(r.key for r in plan(*clips, synthetic=0, seed=3))
+    assert len({r.key for r in recipes}) == 30
+    for recipe in recipes:
+        assert recipe.clip is not None
+        assert recipe.noise is not None
+        assert held_back(recipe.clip.group) == held_back(recipe.noise.group)
+        assert SHORT_SECONDS[0] <= recipe.short <= SHORT_SECONDS[1]
+        assert recipe.at is not None
+        assert 0 <= recipe.at <= WINDOW_SAMPLES - recipe.short * SAMPLE_RATE
+    assert words_in_noise([], clips[1], seed=3) == []
 
 
 @pytest.mark.parametrize(
@@ -238,6 +254,33 @@ def test_speech_windows_know_where_speech_is(tmp_path: Path):
     assert SHORT_SECONDS[0] * 50 <= short.content <= SHORT_SECONDS[1] * 50
     assert short.speech.any()
     assert [w.reference for w in windows] == ["the train", "the train", ""]
+
+
+def test_a_word_lies_somewhere_in_a_window_of_noise(tmp_path: Path):
+    (group,) = names("speaker", False, 1)
+    write_wav(tmp_path / "noise.wav", gaussian(3 * SAMPLE_RATE, 0.05, 0))
+    speech = clip("utterance", "speech", path=SPEECH, text="the train", group=group, seconds=10.0)
+    noise = clip("noise", path=tmp_path / "noise.wav", group=group)
+    seen: list[NDArray[np.float32]] = []
+
+    def encoder(audio: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        seen.extend(audio)
+        return torch.zeros(1, 1500, 4)
+
+    (recipe,) = words_in_noise([noise], [speech], 0)
+    windows: Any = encode(encoder, [recipe], tmp_path / "work")  # type: ignore[arg-type]
+    (window,), (audio,) = windows, seen
+    assert recipe.at is not None
+    start, length = recipe.at, int(recipe.short * SAMPLE_RATE)
+    heard = np.flatnonzero(window.speech) * 320
+    assert start - 800 <= heard.min() <= heard.max() <= start + length + 800
+    assert window.content == 1500
+    assert window.is_speech
+    assert window.reference == ""
+    word = loudest(load_audio(SPEECH), recipe.short)
+    rest = np.delete(audio, slice(start, start + length))
+    assert 10 * np.log10(np.mean(word**2) / np.mean(rest**2)) == pytest.approx(recipe.snr, abs=0.1)
+    assert np.corrcoef(word, audio[start : start + length])[0, 1] > 0.85
 
 
 def test_long_speech_has_no_reference(tmp_path: Path):

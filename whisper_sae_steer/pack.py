@@ -93,8 +93,9 @@ class Features(NamedTuple):
 class PooledGate(NamedTuple):
     """The gate as an encoder block can hold it (``export/fold.py``): linear, and pooled over the window.
 
-    A frame h is standardised, z = (h − centre) / scale. Frames are pooled with weights softmax(key · z) over
-    the window, and value · z̄ + offset says what it holds: about 0 speech, −1 or less none.
+    A frame h is standardised, z = (h − centre) / scale. Each of H heads pools frames with weights
+    softmax(key · z) over the window, and Σ value · z̄ + offset says what it holds: about 0 speech, −1 or less
+    none.
     """
 
     centre: Tensor
@@ -102,9 +103,9 @@ class PooledGate(NamedTuple):
     scale: Tensor
     """[d]"""
     key: Tensor
-    """[d] logit of speech in a frame"""
+    """[H, d] logit of speech in a frame, more or less sharp"""
     value: Tensor
-    """[d]"""
+    """[H, d]"""
     offset: Tensor
     """[]"""
     shut: Tensor
@@ -134,7 +135,7 @@ class SteeringPack(NamedTuple):
     probe: Tensor | None = None
     """[d] mean frame of an empty window (mel all 0): tells the weights of a model that has no file"""
     pooled: PooledGate | None = None
-    """None in packs made before there was one"""
+    """None in packs made before there was one, or when it had one head"""
     path: Path | None = None
 
 
@@ -176,10 +177,11 @@ def read_pack(path: Path) -> SteeringPack:
     def group(name: str, kind: type[T]) -> T:
         return kind(*(tensors[f"{name}.{part}"] for part in kind._fields))
 
+    keys = tensors.get("pooled.key")
     return SteeringPack(
         PackMetadata(**known), group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
         group("steer", Features), tensors["directions"], tensors["coefficients"], tensors.get("probe"),
-        group("pooled", PooledGate) if "pooled.key" in tensors else None, path,
+        group("pooled", PooledGate) if keys is not None and keys.ndim == 2 else None, path,
     )  # fmt: skip
 
 

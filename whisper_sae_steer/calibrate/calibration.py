@@ -36,7 +36,7 @@ from .pooled import fit_pooled
 from .risk import fit_calibrations
 from .selection import FrameSample, sample_frames, strongest, take_features
 from .strength import Judge, Point, plain_model, with_unit
-from .windows import Window, encode, plan
+from .windows import Window, encode, plan, words_in_noise
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 SHOWN = 12
@@ -111,6 +111,7 @@ def calibrate(
     _claim(work, weights)
     encoder = WindowEncoder(weights, sae.config.tap)
     windows = encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work)
+    buried = encode(encoder, words_in_noise(nonspeech, speech, config.seed), work)
     probe = encoder.probe()
     del encoder
     fitted = [w for w in windows if not w.held_back]
@@ -131,7 +132,7 @@ def calibrate(
     model = load_torch(weights)
     pooled = base.pooled if base else None
     if has_speech:
-        pooled = fit_pooled(model, fitted, held, config.seed, pooled)
+        pooled = fit_pooled(model, windows + buried, config.seed, pooled)
     objective = SilenceObjective(model)
     tqdm.write("selecting features")
     edit = build_edit(config.strategy, config.selection, Evidence(sae, objective, sample, fitted))

@@ -1,6 +1,6 @@
 """Fitting the pooled gate: what exported weights, which can hold no SAE rows, know of speech.
 
-A logistic regression on frames gives the key, and what a window's pooled frame is worth is fitted so that
+A logistic regression on frames gives the key, and what a window's pooled frames are worth is fitted so that
 speech comes to 0, with as little spread as there can be, and everything else to −1 or less.
 """
 
@@ -20,81 +20,108 @@ from ..taps import FRAMES
 from .selection import labelled_frames
 from .windows import Window
 
+SHARPNESS = (0.35, 0.7)
+"""of each head, times the frames' logit of speech: blunter ones hear how much is said, sharper ones a word"""
+FOLDS = 4
 RIDGE = 0.03
+NARROWEST = 0.1
+"""way from speech to noise, where they overlap: what is like speech is left alone"""
 QUIET_FRAMES = 40
 """of each window, padding and all, in which there must be a quiet direction"""
 
 
 def fit_pooled(
-    model: Whisper,
-    fitted: Sequence[Window],
-    held: Sequence[Window],
-    seed: int = 0,
-    base: PooledGate | None = None,
+    model: Whisper, windows: Sequence[Window], seed: int = 0, base: PooledGate | None = None
 ) -> PooledGate:
-    """Fit on ``fitted`` and place the ramp between the speech and the noise of ``held``.
+    """Fit on all ``windows``; place the ramp where fits to other recordings put speech and noise.
 
-    Speech may come down a third of the way to noise, all taken at their 0.5% quantiles, before the edit
-    begins; half-way it is whole. A ``base`` keeps its key and its quiet directions, its value is corrected as
-    far as the recordings ask for, and its speech and noise count for the ramp. CalibrationError unless both
-    parts hold speech and other sounds.
+    Speech may come down a third of the way to noise, both taken at their 0.5% quantiles, before the edit
+    begins; half-way it is whole. A ``base`` keeps its keys and its quiet directions, its values are
+    corrected as far as the recordings ask for, and its speech and noise count for the ramp.
+    CalibrationError unless there are two recordings of speech and two of other sounds.
     """
-    gate = base or _without_value(model, fitted, seed)
-    value = _fit_value(*_pooled(fitted, gate), np.r_[gate.value.double().numpy(), float(gate.offset)])
-    pooled, speech = _pooled(held, gate)
-    if speech.all() or not speech.any():
-        raise CalibrationError("too few recordings: none of one kind is left to hold back")
-    values = pooled @ value[:-1] + value[-1]
-    low, high = np.quantile(values[speech], 0.005), np.quantile(values[~speech], 0.995)
+    windows = [w for w in windows if w.speech.any() or not w.is_speech]  # speech must be heard somewhere
+    is_speech = np.array([w.is_speech for w in windows])
+    folds = _folds(windows)
+    if len({*folds[is_speech]}) < 2 or len({*folds[~is_speech]}) < 2:
+        raise CalibrationError("too few recordings: two with speech and two without are needed")
+    gate = base or _without_value(model, windows, seed)
+    pooled, start = _pooled(windows, gate), _value(gate)
+    unseen = np.empty(len(windows))
+    for fold in set(folds):
+        others = folds != fold
+        unseen[~others] = _worth(pooled[~others], _fit_value(pooled[others], is_speech[others], start))
+    low, high = np.quantile(unseen[is_speech], 0.005), np.quantile(unseen[~is_speech], 0.995)
     if base is not None:
         step = float(base.full - base.shut)  # a sixth of its way from speech to noise
         low, high = min(low, float(base.shut) - 2 * step), max(high, float(base.full) + 3 * step)
+    high = min(high, low - NARROWEST)
+    value = torch.from_numpy(_fit_value(pooled, is_speech, start)).float()
     return gate._replace(
-        value=torch.from_numpy(value[:-1]).float(),
-        offset=torch.tensor(value[-1]).float(),
+        value=value[:-1].reshape(gate.key.shape),
+        offset=value[-1],
         shut=torch.tensor(low + (high - low) / 3).float(),
         full=torch.tensor(low + (high - low) / 2).float(),
     )
 
 
-def _without_value(model: Whisper, fitted: Sequence[Window], seed: int) -> PooledGate:
-    """The gate's key, scales and quiet directions; what a pooled frame is worth is still to be fitted."""
-    blocks, labels = zip(*labelled_frames(fitted, seed), strict=True)
+def worth(gate: PooledGate, windows: Sequence[Window]) -> NDArray[np.float64]:
+    """What windows are worth [N]: about 0 with speech, −1 or less without."""
+    return _worth(_pooled(windows, gate), _value(gate))
+
+
+def _folds(windows: Sequence[Window]) -> NDArray[np.int64]:
+    """The fold of each window's recording [N]; recordings of either kind are dealt out one by one."""
+    names = [(w.is_speech, w.clip.group if w.clip else w.key) for w in windows]
+    place: dict[tuple[bool, str], int] = {}
+    for kind in (False, True):
+        place |= {name: i % FOLDS for i, name in enumerate(sorted(n for n in set(names) if n[0] == kind))}
+    return np.array([place[name] for name in names])
+
+
+def _without_value(model: Whisper, windows: Sequence[Window], seed: int) -> PooledGate:
+    """The gate's keys, scales and quiet directions; what pooled frames are worth is still to be fitted."""
+    blocks, labels = zip(*labelled_frames(windows, seed), strict=True)
     frames = torch.cat(blocks)
     is_speech = np.repeat(labels, [len(block) for block in blocks])
-    if is_speech.all() or not is_speech.any():
-        raise CalibrationError("the gate needs both speech and non-speech recordings")
     centre, scale = frames.mean(0), frames.std(0)
     logistic = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced")
     logistic.fit(((frames - centre) / scale).numpy(), is_speech)
-    key = torch.from_numpy(logistic.coef_[0]).float()
+    key = torch.tensor(SHARPNESS)[:, None] * torch.from_numpy(logistic.coef_).float()
     return PooledGate(
         centre,
         scale,
         key,
-        value=torch.zeros(len(key)),
+        value=torch.zeros_like(key),
         offset=torch.tensor(0.0),
         shut=torch.tensor(0.0),
         full=torch.tensor(0.0),
-        spare=spare_directions(model, torch.cat(list(_anywhere(fitted, seed)))),
+        spare=spare_directions(model, torch.cat(list(_anywhere(windows, seed)))),
     )
 
 
 @torch.no_grad()
-def _pooled(windows: Sequence[Window], gate: PooledGate) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Pooled frames [N, d] of windows, and whether someone speaks in them; speech must be heard somewhere."""
-    windows = [w for w in windows if w.speech.any() or not w.is_speech]
+def _pooled(windows: Sequence[Window], gate: PooledGate) -> NDArray[np.float64]:
+    """What each head pools from windows, one after the other: [N, H·d]."""
     rows: list[Tensor] = []
     for window in windows:
         frames = (window.frames() - gate.centre) / gate.scale
-        rows.append((frames @ gate.key).softmax(0) @ frames)
-    return torch.stack(rows).double().numpy(), np.array([w.is_speech for w in windows])
+        rows.append(((gate.key @ frames.T).softmax(1) @ frames).flatten())
+    return torch.stack(rows).double().numpy()
+
+
+def _value(gate: PooledGate) -> NDArray[np.float64]:
+    return np.r_[gate.value.flatten().double().numpy(), float(gate.offset)]
+
+
+def _worth(pooled: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
+    return pooled @ value[:-1] + value[-1]
 
 
 def _fit_value(
     pooled: NDArray[np.float64], is_speech: NDArray[np.bool_], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weights and offset [d + 1]: squares pull speech to 0, squared hinges push the rest to −1 or below.
+    """Weights and offset [H·d + 1]: squares pull speech to 0, squared hinges push the rest to −1 or below.
 
     The ridge pulls the weights to those of ``start``.
     """
@@ -102,7 +129,7 @@ def _fit_value(
     weight = np.where(is_speech, 1 / is_speech.mean(), 1 / (~is_speech).mean()) / len(rows)
 
     def loss(value: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        worth = rows @ value
+        worth = _worth(pooled, value)
         miss = np.where(is_speech, worth, np.maximum(worth + 1, 0))
         ridge = np.r_[value[:-1] - start[:-1], 0.0]
         return (

@@ -25,6 +25,8 @@ MAX_WINDOWS = 4
 """windows taken from one long recording"""
 HELD_BACK_SHARE = 0.25
 SNRS = (20.0, 10.0, 5.0, 0.0)
+WORD_SNRS = SNRS[:3]
+"""of a word in noise, over the time it takes"""
 GAINS = (0.0, 0.0, -20.0, -40.0)
 """dB applied to noisy copies of speech"""
 SHORT_SECONDS = (0.4, 1.2)
@@ -46,6 +48,8 @@ class Recipe(NamedTuple):
     gain: float = 0.0
     short: float = 0.0
     """seconds around the loudest moment that are kept; 0 for all"""
+    at: int | None = None
+    """first sample of the speech in a window full of noise; None: the noise is as long as the speech"""
     synthetic: NDArray[np.float32] | None = None
 
 
@@ -97,9 +101,7 @@ def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed
         for start in _starts(clip)
     ]
     for clip in speech:
-        noises = [n for n in nonspeech if held_back(n.group) == held_back(clip.group)]
-        if noises:
-            noise = noises[int(rng.integers(len(noises)))]
+        if noise := _noise(rng, nonspeech, clip):
             snr, gain = float(rng.choice(SNRS)), float(rng.choice(GAINS))
             key = f"{clip.key}+{noise.key}@{snr:g}dB{gain:+g}dB"
             recipes.append(Recipe(key, clip, 0, noise, snr, gain))
@@ -108,6 +110,25 @@ def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed
     for made in generate(synthetic, seed):
         recipes.append(Recipe(f"synthetic/{made.name}", None, synthetic=made.audio))
     return recipes
+
+
+def words_in_noise(nonspeech: Sequence[Clip], speech: Sequence[Clip], seed: int) -> list[Recipe]:
+    """A short piece of each speech clip somewhere in 30 s of noise."""
+    rng = np.random.default_rng([seed, 2])
+    recipes: list[Recipe] = []
+    for clip in speech:
+        if noise := _noise(rng, nonspeech, clip):
+            short, snr = round(float(rng.uniform(*SHORT_SECONDS)), 2), float(rng.choice(WORD_SNRS))
+            at = int(rng.integers(WINDOW_SAMPLES - int(short * SAMPLE_RATE)))
+            key = f"{clip.key}~{short}s@{at}+{noise.key}@{snr:g}dB"
+            recipes.append(Recipe(key, clip, noise=noise, snr=snr, short=short, at=at))
+    return recipes
+
+
+def _noise(rng: np.random.Generator, nonspeech: Sequence[Clip], clip: Clip) -> Clip | None:
+    """Some noise of the same part as ``clip``, if there is any."""
+    noises = [n for n in nonspeech if held_back(n.group) == held_back(clip.group)]
+    return noises[int(rng.integers(len(noises)))] if noises else None
 
 
 def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> list[Window]:
@@ -169,6 +190,10 @@ def _audio(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | N
         audio = loudest(audio, recipe.short)
     if recipe.noise is None:
         return audio, audio
+    if recipe.at is not None:
+        share = len(audio) / WINDOW_SAMPLES
+        audio = np.pad(audio, (recipe.at, WINDOW_SAMPLES - recipe.at - len(audio)))
+        return mix(audio, load_audio(recipe.noise.path), recipe.snr + 10 * np.log10(share)), audio
     return mix(audio, load_audio(recipe.noise.path), recipe.snr, recipe.gain), audio
 
 

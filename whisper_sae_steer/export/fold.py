@@ -3,12 +3,13 @@
 An ungated edit is a constant and goes into ``ln_post.bias``. A gated one becomes two more encoder blocks, in
 which next to all is zero, and which pass notes along three spare directions of the residual stream:
 
-1. Attention pools the window with softmax(key · frame) for weights, and so mostly sees what sounds most like
-   speech. What that is worth, about 0 for speech and −1 or less without, it notes along the first direction
-   in all frames. The MLP reads it, and notes along the second where nobody speaks: a ReLU from a GELU of
-   large numbers, a ramp from the difference of two.
-2. Attention takes the first note back, so that speech leaves as it came. A second head takes the mean of the
-   second note, and puts it down along the third. The MLP reads that, wipes the notes and writes the edit.
+1. Attention heads pool the window with softmax(key · frame) for weights, and so mostly see what sounds most
+   like speech. What that is worth, about 0 for speech and −1 or less without, is noted along the first
+   direction in all frames. The MLP reads it, and notes along the second where nobody speaks: a ReLU from a
+   GELU of large numbers, a ramp from the difference of two.
+2. Attention takes the first note back, so that speech leaves as it came. One more head takes the mean of the
+   second note, and puts it down along the third, where the same head of the first block has put, negative,
+   what there was before it. The MLP reads that, wipes the notes and writes the edit.
 
 The edit is written before ``ln_post``, where it must be as large as a frame's standard deviation to count. A
 few frames in a hundred have ten or more times the usual one; they hold one huge entry and little else, and
@@ -67,9 +68,9 @@ def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0, pads_mel: bool 
         folded.encoder.ln_post.bias.data += edit
         return folded
     if pack.pooled is None:
-        raise PackError(f"{pack.path} was calibrated before export was known; calibrate it again")
+        raise PackError(f"{pack.path} was calibrated before export was what it is; calibrate it again")
     plain = edit / folded.encoder.ln_post.weight.detach()
-    frames = _look(folded, pack.pooled, 0 if pads_mel else N_SAMPLES)
+    frames = _look(folded, 0 if pads_mel else N_SAMPLES)
     added = _blocks(folded, pack.pooled, frames, plain - plain.mean())
     cast(nn.ModuleList, folded.encoder.blocks).extend(added)
     folded.dims.n_audio_layer += len(added)
@@ -85,12 +86,10 @@ class _Frames(NamedTuple):
     """median of those far above it; 0 if there are none"""
     is_huge: Tensor
     """[d] and then an offset: about 1 for normalised frames of that kind, 0 for the others"""
-    offset: float
-    """mean of normalised frames along the second spare direction"""
 
 
 @torch.no_grad()
-def _look(model: Whisper, gate: PooledGate, padding: int) -> _Frames:
+def _look(model: Whisper, padding: int) -> _Frames:
     seen: list[Tensor] = []
     hook = model.encoder.ln_post.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     try:
@@ -109,7 +108,6 @@ def _look(model: Whisper, gate: PooledGate, padding: int) -> _Frames:
         float(usual),
         float(deviation[huge].median()) if huge.any() else 0.0,
         _indicator(plain, huge),
-        float((plain @ gate.spare[1]).mean()),
     )
 
 
@@ -142,13 +140,11 @@ def _blocks(model: Whisper, gate: PooledGate, frames: _Frames, edit: Tensor) -> 
     units.ramp(-first, -WORTH * gate.shut, -WORTH * gate.full, SILENT * frames.usual * second)
 
     block = _pooling(model, gate, -WORTH * frames.usual)
-    weights = dict(block.named_parameters())
-    head = d // model.dims.n_audio_head  # its query and key stay 0: a mean
-    read = second / weights["attn_ln.weight"]
-    weights["attn.value.weight"][head] = read
-    weights["attn.value.bias"][head] = -read @ weights["attn_ln.bias"] - frames.offset
     noted = SILENT / math.sqrt(1 + (SILENT**2 + WORTH**2) / d)  # as layer norm passes it on
-    weights["attn.out.weight"][:, head] = MEAN * frames.usual / noted * third
+    passed_on = MEAN * frames.usual / noted * third
+    head = len(gate.key) * d // model.dims.n_audio_head
+    _mean(opening, head, second, -passed_on)  # what there is before the note doesn't count
+    _mean(block, head, second, passed_on)
     units, told = _Units(block), MEAN / math.sqrt(1 + (SILENT**2 + MEAN**2) / d)
     wiped = edit - SILENT * second - MEAN * third
     units.ramp(third, 0.35 * told, 0.5 * told, frames.usual * wiped)
@@ -179,9 +175,23 @@ class _Units:
 
 
 @torch.no_grad()
+def _mean(block: ResidualAttentionBlock, head: int, read: Tensor, write: Tensor) -> None:
+    """Let a head, given by its first row, add ``write`` [d] times the mean of ``read`` [d] · frame.
+
+    Its query and key stay 0. Frames are read as layer norm gives them, before its weight and bias.
+    """
+    weights = dict(block.named_parameters())
+    plain = read / weights["attn_ln.weight"]
+    weights["attn.value.weight"][head] = plain
+    weights["attn.value.bias"][head] = -plain @ weights["attn_ln.bias"]
+    weights["attn.out.weight"][:, head] = write
+
+
+@torch.no_grad()
 def _pooling(model: Whisper, gate: PooledGate, size: float) -> ResidualAttentionBlock:
-    """A block whose first head writes what the window is worth times ``size`` along the gate's direction."""
+    """A block whose first heads write what the window is worth times ``size`` along the gate's direction."""
     dims, norm = model.dims, model.encoder.ln_post
+    width = dims.n_audio_state // dims.n_audio_head
     block = ResidualAttentionBlock(dims.n_audio_state, dims.n_audio_head)
     weights = dict(block.named_parameters())
     for parameter in weights.values():
@@ -191,10 +201,11 @@ def _pooling(model: Whisper, gate: PooledGate, size: float) -> ResidualAttention
     weights["attn_ln.bias"].copy_((norm.bias - gate.centre) / gate.scale)
     # deaf to the direction it writes to, so that both blocks find the same
     spare = norm.weight / gate.scale * gate.spare[0]
-    key, value = (w - w @ spare / (spare @ spare) * spare for w in (gate.key, gate.value))
-    weights["attn.query.bias"][0] = math.sqrt(dims.n_audio_state // dims.n_audio_head)  # undoes the scaling
-    weights["attn.key.weight"][0] = key
-    weights["attn.value.weight"][0] = value
+    key, value = (w - torch.outer(w @ spare / (spare @ spare), spare) for w in (gate.key, gate.value))
+    first = slice(0, len(key) * width, width)  # of each head
+    weights["attn.query.bias"][first] = math.sqrt(width)  # undoes the scaling
+    weights["attn.key.weight"][first] = key
+    weights["attn.value.weight"][first] = value
     weights["attn.value.bias"][0] = gate.offset
-    weights["attn.out.weight"][:, 0] = size * gate.spare[0]
+    weights["attn.out.weight"][:, first] = size * gate.spare[0][:, None]
     return block

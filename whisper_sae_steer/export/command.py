@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     pack = load_pack(args.pack, weights)
     assert pack.path is not None
     plain = load_torch(weights)
-    folded = fold(plain, pack, args.alpha, pads_mel=form != "hf")
+    folded = fold(plain, pack, args.alpha)
     sounds = sounds_of(
         read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class)
         + read_clips(args.speech, args.split, ("speech",), args.per_class)

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from whisper import Whisper
-from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
+from whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import ResidualAttentionBlock
 
 from ..errors import PackError
@@ -48,11 +48,9 @@ STRETCH = 2.0
 """that size, in the median one of these frames: the larger of them must get enough"""
 
 
-def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0, pads_mel: bool = True) -> Whisper:
+def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0) -> Whisper:
     """A copy of ``model`` that is steered by ``pack`` at α, without hooks.
 
-    ``pads_mel`` if the runtime fills windows up with zeros of mel, as openai-whisper and faster-whisper do,
-    and not with silence, as transformers does: their frames differ.
     Raises PackError for packs that can't be folded: edits that follow active features (``suppress``), frame
     gates, taps inside the encoder; AlphaError.
     """
@@ -70,7 +68,7 @@ def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0, pads_mel: bool 
     if pack.pooled is None:
         raise PackError(f"{pack.path} was calibrated before export was what it is; calibrate it again")
     plain = edit / folded.encoder.ln_post.weight.detach()
-    frames = _look(folded, 0 if pads_mel else N_SAMPLES)
+    frames = _look(folded)
     added = _blocks(folded, pack.pooled, frames, plain - plain.mean())
     cast(nn.ModuleList, folded.encoder.blocks).extend(added)
     folded.dims.n_audio_layer += len(added)
@@ -89,13 +87,15 @@ class _Frames(NamedTuple):
 
 
 @torch.no_grad()
-def _look(model: Whisper, padding: int) -> _Frames:
+def _look(model: Whisper) -> _Frames:
     seen: list[Tensor] = []
     hook = model.encoder.ln_post.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     try:
         for audio in [*(made.audio for made in generate(SOUNDS, 0)), *_speech()]:
-            mel = log_mel_spectrogram(torch.from_numpy(audio), model.dims.n_mels, padding=padding)
-            model.embed_audio(cast(Tensor, pad_or_trim(mel, 3000))[None].to(model.device))
+            # transformers fills windows up with silence, openai-whisper and faster-whisper with zeros of mel
+            for padding in (0, N_SAMPLES):
+                mel = log_mel_spectrogram(torch.from_numpy(audio), model.dims.n_mels, padding=padding)
+                model.embed_audio(cast(Tensor, pad_or_trim(mel, N_FRAMES))[None].to(model.device))
     finally:
         hook.remove()
     frames = torch.cat(seen)
@@ -199,9 +199,9 @@ def _pooling(model: Whisper, gate: PooledGate, size: float) -> ResidualAttention
     # h = norm.weight * n + norm.bias, so z = (h − centre) / scale is an affine map of n as well
     weights["attn_ln.weight"].copy_(norm.weight / gate.scale)
     weights["attn_ln.bias"].copy_((norm.bias - gate.centre) / gate.scale)
-    # deaf to the direction it writes to, so that both blocks find the same
-    spare = norm.weight / gate.scale * gate.spare[0]
-    key, value = (w - torch.outer(w @ spare / (spare @ spare), spare) for w in (gate.key, gate.value))
+    # deaf to the directions of notes, so that both blocks find the same
+    spare = torch.linalg.qr((norm.weight / gate.scale * gate.spare).T)[0]
+    key, value = (w - w @ spare @ spare.T for w in (gate.key, gate.value))
     first = slice(0, len(key) * width, width)  # of each head
     weights["attn.query.bias"][first] = math.sqrt(width)  # undoes the scaling
     weights["attn.key.weight"][first] = key

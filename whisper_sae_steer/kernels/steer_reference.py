@@ -57,7 +57,8 @@ def steer_selected(
     """
 
     def edit(frames: Tensor, by: Tensor) -> None:
-        pre = frames.new_empty(len(frames), len(rows))
+        # a 0 ends odd rows: PyTorch's bfloat16 product on CPUs with AMX takes in what comes next, times 0
+        pre = frames.new_zeros(len(frames), len(rows) + len(rows) % 2)[:, : len(rows)]
         acts = _activations(frames, rows, bias, threshold, pre, torch.empty_like(pre))
         frames.addmm_(acts.mul_(by), directions)
 

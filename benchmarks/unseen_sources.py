@@ -17,7 +17,7 @@ GAMES = (
     *("btanks-data", "bzflag-data", "chromium-bsu-data", "colobot-common-sounds", "extremetuxracer-data"),
     *("freedroidrpg-data", "lincity-ng-data", "minetest-data", "supertux-data", "xmoto-data"),
 )
-DIALOGUE = re.compile(r'dialogId\("([^"]+)"[^)]*\)\s*dialogStr\("((?:[^"\\]|\\.)*)"\)')
+DIALOGUE = re.compile(r'dialogId\("([^"]+)".*\)\s*dialogStr\("((?:[^"\\]|\\.)*)"\)')
 
 
 class Found(NamedTuple):

@@ -85,8 +85,9 @@ def _errors(clips: Sequence[Clip], after: Sequence[str], before: Sequence[str]) 
         for clip, *texts in zip(clips, after, before, strict=True)
     ]
     known = [(a, b) for a, b in pairs if a and b]
-    errors = [[pair[side].errors for pair in known] for side in (0, 1)]
-    change = metrics.bootstrap_difference(*errors, [b.words for _, b in known])
+    change = metrics.bootstrap_difference(
+        [a.errors for a, _ in known], [b.errors for _, b in known], [b.words for _, b in known]
+    )
     return {"WER": _wer(clips, after).rate, "change": change._asdict()}
 
 

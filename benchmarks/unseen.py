@@ -15,7 +15,7 @@ import hashlib
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 @contextmanager
-def unpacked(packages: Sequence[str]) -> Iterator[Path]:
+def unpacked(packages: Sequence[str]) -> Generator[Path]:
     """A temporary folder with the files of Debian packages, as they would be installed."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

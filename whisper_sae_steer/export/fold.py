@@ -34,7 +34,7 @@ from ..steering import Steering, check_alpha
 from ..synthetic import generate
 from .recordings import recording
 
-WORTH, SILENT, MEAN = 6.0, 20.0, 30.0
+WORTH, SILENT, MEAN = 12.0, 20.0, 30.0
 """sizes of the notes in standard deviations of a frame: of −1, of nobody speaking, of the mean of that"""
 SHARPNESS = 100.0
 """of the GELUs that stand for ReLUs"""

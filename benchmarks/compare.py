@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_sae_steer import metrics
+from whisper_sae_steer.bench.report import wrote
 from whisper_sae_steer.bench.runner import Row, read_rows
 from whisper_sae_steer.files import write_text
 
@@ -48,36 +49,32 @@ def _name(rows: dict[str, Row]) -> str:
 
 
 def _speech(pairs: list[tuple[Row, Row]]) -> dict[str, Any]:
-    errors = [
-        [metrics.word_errors(r["reference"] or "", r["text"] or "", r["language"]) for r in p] for p in pairs
-    ]
-    known = [(one, other) for one, other in errors if one and other]
-    before, after = ([e.errors for e in side] for side in zip(*known, strict=True))
-    words = [one.words for one, _ in known]
+    before, after = ([_errors(row) for row in side] for side in zip(*pairs, strict=True))
+    totals = [metrics.total([errors for errors in side if errors]) for side in (before, after)]
     same = [
         metrics.normalise(b["text"] or "", b["language"]) == metrics.normalise(a["text"] or "", b["language"])
         for b, a in pairs
     ]
     return {
-        "words": sum(words),
-        "WER": [sum(side) / sum(words) for side in (before, after)],
-        "change": metrics.bootstrap_difference(after, before, words)._asdict(),
+        "words": totals[0].words,
+        "WER": [errors.rate for errors in totals],
+        "change": metrics.word_error_change(after, before)._asdict(),
         "transcripts with other words": same.count(False),
-        "lost": [b["path"] for b, a in pairs if _wrote(b) and not _wrote(a)],
+        "lost": [b["path"] for b, a in pairs if wrote(b) and not wrote(a)],
     }
+
+
+def _errors(row: Row) -> metrics.WordErrors | None:
+    return metrics.word_errors(row["reference"] or "", row["text"] or "", row["language"])
 
 
 def _sounds(pairs: list[tuple[Row, Row]]) -> dict[str, Any]:
-    before, after = ([_wrote(row) for row in side] for side in zip(*pairs, strict=True))
+    before, after = ([wrote(row) for row in side] for side in zip(*pairs, strict=True))
     return {
         "FPR_text": [metrics.wilson(sum(side), len(side))._asdict() for side in (before, after)],
         "change": metrics.bootstrap_difference(after, before)._asdict(),
-        "texts after": {a["path"]: a["text"] for _, a in pairs if _wrote(a)},
+        "texts after": {a["path"]: a["text"] for _, a in pairs if wrote(a)},
     }
-
-
-def _wrote(row: Row) -> bool:
-    return metrics.has_text(row["text"] or "", row["language"] if row["kind"] == "speech" else "")
 
 
 if __name__ == "__main__":

@@ -39,18 +39,24 @@ def main() -> None:
     )
     clips = read_manifest(args.manifest, args.split, "speech", args.source)[: args.clips]
     before = transcripts(model, clips)
+    errors = _errors(clips, before)
     runs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
         model.encode = noisy(model, args.size, seed)
         after = transcripts(model, clips)
         differ = sum(a.split() != b.split() for a, b in zip(after, before, strict=True))
-        runs.append({"seed": seed, "transcripts with other words": differ, **_errors(clips, after, before)})
+        noisy_errors = _errors(clips, after)
+        change = metrics.word_error_change(noisy_errors, errors)
+        runs.append(
+            {"seed": seed, "transcripts with other words": differ, "WER": _wer(noisy_errors),
+             "change": change._asdict()}
+        )  # fmt: skip
     found = {
         "model": args.model,
         "compute_type": args.compute_type,
         "noise": args.size,
         "clips": len(clips),
-        "WER": _wer(clips, before).rate,
+        "WER": _wer(errors),
         "with noise": runs,
     }
     write_text(args.out, json.dumps(found, indent=1) + "\n")
@@ -79,21 +85,12 @@ def noisy(model: Any, size: float, seed: int) -> Encode:
     return encode
 
 
-def _errors(clips: Sequence[Clip], after: Sequence[str], before: Sequence[str]) -> dict[str, Any]:
-    pairs = [
-        [metrics.word_errors(clip.text, text, clip.language) for text in texts]
-        for clip, *texts in zip(clips, after, before, strict=True)
-    ]
-    known = [(a, b) for a, b in pairs if a and b]
-    change = metrics.bootstrap_difference(
-        [a.errors for a, _ in known], [b.errors for _, b in known], [b.words for _, b in known]
-    )
-    return {"WER": _wer(clips, after).rate, "change": change._asdict()}
+def _errors(clips: Sequence[Clip], texts: Sequence[str]) -> list[metrics.WordErrors | None]:
+    return [metrics.word_errors(c.text, text, c.language) for c, text in zip(clips, texts, strict=True)]
 
 
-def _wer(clips: Sequence[Clip], texts: Sequence[str]) -> metrics.WordErrors:
-    found = (metrics.word_errors(c.text, text, c.language) for c, text in zip(clips, texts, strict=True))
-    return metrics.total([errors for errors in found if errors])
+def _wer(errors: Sequence[metrics.WordErrors | None]) -> float:
+    return metrics.total([known for known in errors if known]).rate
 
 
 def _arguments() -> argparse.Namespace:

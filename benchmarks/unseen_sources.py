@@ -1,7 +1,7 @@
 """What the benchmark of unseen sources takes from which Debian packages.
 
 Sounds of ten games; acted dialogues in Czech and Dutch and stamps described in eleven languages, with their
-texts; single words in two dozen languages, without.
+texts; single words in twenty languages, without.
 """
 
 import re

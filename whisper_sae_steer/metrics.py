@@ -123,6 +123,21 @@ def bootstrap_difference(
     return Difference(float(change.sum() / weight.sum()), float(low), float(high), count)
 
 
+def word_error_change(
+    after: Sequence[WordErrors | None], before: Sequence[WordErrors | None], field: str = "errors"
+) -> Difference:
+    """By how much the rate of a field of WordErrors changes; utterances without reference words don't count.
+
+    One entry an utterance, in the same order; see :func:`bootstrap_difference`.
+    """
+    known = [(a, b) for a, b in zip(after, before, strict=True) if a and b]
+    return bootstrap_difference(
+        [getattr(a, field) for a, _ in known],
+        [getattr(b, field) for _, b in known],
+        [b.words for _, b in known],
+    )
+
+
 @lru_cache(2**16)  # tables ask for the same texts many times, and the English one is slow
 def normalise(text: str, language: str = "") -> str:
     """Whisper's normaliser: the English one for English and for non-speech (language "")."""

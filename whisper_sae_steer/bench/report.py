@@ -110,7 +110,7 @@ def _nonspeech(clips: Sequence[Measured], alpha: float) -> Summary:
     result: Summary = {
         "clips": len(rows),
         "minutes": round(minutes, 3),
-        "FPR_text": _rate([_wrote(row) for row in rows]),
+        "FPR_text": _rate([wrote(row) for row in rows]),
         "FPR_raw": _rate([metrics.has_text(raw["text"]) for raw in raws]),
         "FPR_nsp": _rate([metrics.not_flagged(raw) for raw in raws]),
         "HR_keep": _rate([metrics.kept(raw) for raw in raws]),
@@ -118,7 +118,7 @@ def _nonspeech(clips: Sequence[Measured], alpha: float) -> Summary:
     }
     if alpha:
         both = _paired(clips, alpha)
-        after, before = ([_wrote(clip[a]) for clip in both] for a in (alpha, 0.0))
+        after, before = ([wrote(clip[a]) for clip in both] for a in (alpha, 0.0))
         result["FPR_text_change"] = _difference(after, before)
         result["FPR_text_reduction"] = 1 - sum(after) / sum(before) if any(before) else None
         result["wall_ratio"] = _wall_ratio(both, alpha)
@@ -142,14 +142,12 @@ def _speech(clips: Sequence[Measured], alpha: float) -> Summary:
     }
     if alpha:
         both = _paired(clips, alpha)
-        pairs = [(_word_errors(clip, alpha), _word_errors(clip, 0.0)) for clip in both]
-        known = [(after, before) for after, before in pairs if after and before]
-        words = [before.words for _, before in known]
+        after, before = ([_word_errors(clip, a) for clip in both] for a in (alpha, 0.0))
         for name, field in (("WER_change", "errors"), ("deletions_change", "deletions")):
-            after, before = ([getattr(pair[side], field) for pair in known] for side in (0, 1))
-            result[name] = _difference(after, before, words)
-        spoken = [clip[alpha] for clip in both if _wrote(clip[0.0])]
-        result["FRR"] = _rate([not _wrote(row) for row in spoken])
+            change = metrics.word_error_change(after, before, field)
+            result[name] = change._asdict() if change.n else None
+        spoken = [clip[alpha] for clip in both if wrote(clip[0.0])]
+        result["FRR"] = _rate([not wrote(row) for row in spoken])
         result["wall_ratio"] = _wall_ratio(both, alpha)
     return result
 
@@ -201,7 +199,8 @@ def _word_errors(clip: Measured, alpha: float) -> metrics.WordErrors | None:
     return metrics.word_errors(reference or "", row["text"] or "", row["language"])
 
 
-def _wrote(row: Row) -> bool:
+def wrote(row: Row) -> bool:
+    """Whether a row's transcript has text; speech is normalised in its language."""
     language = row["language"] if row["kind"] == "speech" else ""
     return metrics.has_text(row["text"] or "", language)
 
@@ -219,12 +218,8 @@ def _rate(hits: Sequence[bool]) -> Summary | None:
     return metrics.wilson(sum(hits), len(hits))._asdict() if hits else None
 
 
-def _difference(
-    after: Sequence[float], before: Sequence[float], weights: Sequence[float] | None = None
-) -> Summary | None:
-    if not after or (weights is not None and not sum(weights)):
-        return None
-    return metrics.bootstrap_difference(after, before, weights)._asdict()
+def _difference(after: Sequence[float], before: Sequence[float]) -> Summary | None:
+    return metrics.bootstrap_difference(after, before)._asdict() if after else None
 
 
 def _any_row(clip: Measured) -> Row:

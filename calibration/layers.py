@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from whisper_sae_steer.clips import read_clips
-from whisper_sae_steer.formats import save_sae
+from whisper_sae_steer.audio.clips import read_clips
+from whisper_sae_steer.models.weights import resolve
+from whisper_sae_steer.sae.formats import save_sae
 from whisper_sae_steer.training import (
     FrameRecipe,
     StreamConfig,
@@ -22,7 +23,6 @@ from whisper_sae_steer.training import (
     build_store,
     train,
 )
-from whisper_sae_steer.weights import resolve
 
 SHIPPED_TAP, SHIPPED_STEPS = "encoder_output", 3000
 KINDS = ("nonspeech", "music", "speech")

@@ -1,7 +1,7 @@
 """Make the sample recordings: samples/speech.ogg and samples/gap.ogg with their truth as JSON.
 
 The voice is `slt` of the Debian package `flite`, the noise is made by
-`whisper_sae_steer.synthetic`, so nobody else's recording is in them:
+`whisper_sae_steer.audio.reading.synthetic`, so nobody else's recording is in them:
 
     apt-get install -y flite
     python calibration/make_sample.py [--out samples]
@@ -21,8 +21,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from whisper_sae_steer.audio import SAMPLE_RATE, load_audio
-from whisper_sae_steer.synthetic import clip
+from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.synthetic import clip
 
 VOICE = "slt"
 TEXTS = (

@@ -6,8 +6,8 @@ python calibration/synthetic.py OUT [--n 200] [--seed 0]
 import argparse
 import sys
 
+from whisper_sae_steer.audio.synthetic import write_folder
 from whisper_sae_steer.errors import SteerError
-from whisper_sae_steer.synthetic import write_folder
 
 
 def main() -> int:

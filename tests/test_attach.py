@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from hub_whisper import hub_whisper
 from numpy.typing import NDArray
-from real_models import sample, truth, weights
 from whisper.tokenizer import get_tokenizer
 
-from whisper_sae_steer import attach, load_model, metrics
-from whisper_sae_steer.convert import load_torch
+from tests.support.hub_whisper import hub_whisper
+from tests.support.real_models import sample, truth, weights
+from whisper_sae_steer import attach, load_model
 from whisper_sae_steer.errors import AlphaError, AttachError, PackError
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.pack import read_pack, save_pack, shipped_packs
-from whisper_sae_steer.taps import WindowEncoder
+from whisper_sae_steer.models.convert import load_torch
+from whisper_sae_steer.models.taps import WindowEncoder
+from whisper_sae_steer.reports import metrics
+from whisper_sae_steer.steering.pack import read_pack, save_pack, shipped_packs
 
 Audio = NDArray[np.float32]
 SPEECH = sample("speech")

@@ -15,15 +15,16 @@ import torch
 import whisper.utils
 from faster_whisper.transcribe import Word
 
+from tests.support.paths import SAMPLES
 from whisper_sae_steer import cli, faster
+from whisper_sae_steer.audio.synthetic import write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands import options
 from whisper_sae_steer.commands import transcribe as command
-from whisper_sae_steer.pack import Features, PackMetadata, SteeringPack, save_pack
-from whisper_sae_steer.synthetic import write_wav
-from whisper_sae_steer.weights import resolve
+from whisper_sae_steer.models.weights import resolve
+from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack, save_pack
 
-SPEECH = Path(__file__).parent.parent / "samples" / "speech.ogg"
+SPEECH = SAMPLES / "speech.ogg"
 ENDINGS = ("json", "srt", "tsv", "txt", "vtt")
 OURS = {"steer_alpha", "pack", "backend", "compute_type", "steer_language_detection"}
 

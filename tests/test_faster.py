@@ -20,7 +20,8 @@ from faster_whisper import transcribe as fw
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.vad import VadOptions, collect_chunks, get_speech_timestamps
 from numpy.typing import NDArray
-from real_models import (
+
+from tests.support.real_models import (
     SAMPLES,
     SHUT,
     by_gap,
@@ -33,14 +34,13 @@ from real_models import (
     vector_pack,
     weights,
 )
-
-from whisper_sae_steer import metrics
-from whisper_sae_steer.calls import Call, Steerer, active, current
-from whisper_sae_steer.ctranslate import SteeredEncoder, steer_storage
 from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError
 from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel
-from whisper_sae_steer.pack import SteeringPack
-from whisper_sae_steer.steering import Steering
+from whisper_sae_steer.reports import metrics
+from whisper_sae_steer.steering.calls import Call, Steerer, active, current
+from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
+from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.pack import SteeringPack
 
 SPEECH = sample("speech")
 QUICK: dict[str, Any] = {"beam_size": 1, "temperature": 0.0, "max_new_tokens": 12}

@@ -14,7 +14,10 @@ import torch
 import whisper
 import whisper.timing
 from numpy.typing import NDArray
-from real_models import (
+from torch import Tensor
+from whisper.decoding import DecodingResult
+
+from tests.support.real_models import (
     SAMPLES,
     SHUT,
     by_gap,
@@ -27,17 +30,14 @@ from real_models import (
     vector_pack,
     weights,
 )
-from small_whisper import small_whisper
-from torch import Tensor
-from whisper.decoding import DecodingResult
-
-from whisper_sae_steer import metrics
-from whisper_sae_steer.calls import current
-from whisper_sae_steer.convert import load_torch
+from tests.support.small_whisper import small_whisper
 from whisper_sae_steer.errors import AlphaError, AudioError, PackError
+from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.openai import SteeredWhisper, load_model
-from whisper_sae_steer.pack import SteeringPack
-from whisper_sae_steer.steering import Steering
+from whisper_sae_steer.reports import metrics
+from whisper_sae_steer.steering.calls import current
+from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.pack import SteeringPack
 
 pytestmark = pytest.mark.filterwarnings("ignore:FP16 is not supported on CPU")
 SPEECH = sample("speech")

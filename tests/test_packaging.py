@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import whisper_sae_steer
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILD = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
 
 

@@ -12,15 +12,16 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from real_models import SAMPLES, weights
-from serving_parts import http, until
 
-from whisper_sae_steer.convert import load_torch
+from tests.support.paths import ROOT
+from tests.support.real_models import SAMPLES, weights
+from tests.support.serving_parts import http, until
 from whisper_sae_steer.export.fold import fold
 from whisper_sae_steer.export.writers import WRITERS
-from whisper_sae_steer.pack import load_pack
+from whisper_sae_steer.models.convert import load_torch
+from whisper_sae_steer.steering.pack import load_pack
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+PAGE = ROOT / "docs" / "recipes.md"
 BLOCK = re.compile(r"<!-- run(?:: (\w+))? -->\n```(\w+)\n(.*?)```\n(?:```text\n(.*?)```\n)?", re.DOTALL)
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .attach import attach
-    from .formats import load_sae
+    from .models.weights import available_models
     from .openai import load_model
-    from .pack import SteeringPack, load_pack
-    from .pretrained import from_pretrained
-    from .sae import SAE
+    from .sae.autoencoder import SAE
+    from .sae.formats import load_sae
+    from .sae.pretrained import from_pretrained
+    from .steering.pack import SteeringPack, load_pack
     from .streaming import StreamingTranscriber
-    from .weights import available_models
 
     __version__: str
 
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "SAE": "sae",
-    "SteeringPack": "pack",
+    "SAE": "sae.autoencoder",
+    "SteeringPack": "steering.pack",
     "StreamingTranscriber": "streaming",
     "attach": "attach",
-    "available_models": "weights",
-    "from_pretrained": "pretrained",
+    "available_models": "models.weights",
+    "from_pretrained": "sae.pretrained",
     "load_model": "openai",
-    "load_pack": "pack",
-    "load_sae": "formats",
+    "load_pack": "steering.pack",
+    "load_sae": "sae.formats",
 }
 
 

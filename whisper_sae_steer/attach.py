@@ -20,16 +20,16 @@ import whisper
 from ctranslate2 import DataType, StorageView
 from torch.utils.hooks import RemovableHandle
 
-from .ctranslate import SteeredEncoder
 from .errors import AttachError, PackError
 from .faster import BatchedInferencePipeline, WhisperModel
+from .models.taps import block_index, empty_mel
+from .models.weights import fingerprint
 from .openai import SteeredWhisper
-from .pack import SteeringPack, read_pack, shipped_packs
-from .standing import StandingSteerer, Stats
-from .steering import check_alpha
-from .taps import block_index, empty_mel
-from .transformers import BlankWhereSilent, encoder_state, is_transformers
-from .weights import fingerprint
+from .steering.ctranslate import SteeredEncoder
+from .steering.operator import check_alpha
+from .steering.pack import SteeringPack, read_pack, shipped_packs
+from .steering.standing import StandingSteerer, Stats
+from .steering.transformers import BlankWhereSilent, encoder_state, is_transformers
 
 HANDLE = "_steering_handle"
 """the attribute under which a model keeps its handle"""

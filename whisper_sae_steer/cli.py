@@ -43,10 +43,10 @@ BENCHES = {
     "fpr": Command("how often text is written for audio without speech", ".bench.command", ("fpr",)),
     "wer": Command("word errors and lost utterances on speech", ".bench.command", ("wer",)),
     "hard": Command("hard cases made from clean clips, for the other benches", ".bench.hard_command"),
-    "peers": Command("what else keeps Whisper quiet, on the same clips", ".bench.peers_command"),
+    "peers": Command("what else keeps Whisper quiet, on the same clips", ".bench.peers.command"),
 }
 ANALYSES = {
-    "encode": Command("recordings into activations, which the others read", ".analysis.encode_command"),
+    "encode": Command("recordings into activations, which the others read", ".analysis.store.command"),
     **{
         name: Command(summary, ".analysis.command", (name,))
         for name, summary in {
@@ -61,7 +61,7 @@ ANALYSES = {
             "eeg": "responses of the brain to features",
         }.items()
     },
-    "report": Command("a folder to browse features in", ".analysis.report_command"),
+    "report": Command("a folder to browse features in", ".analysis.browser.command"),
 }
 COMMANDS: Mapping[str, Command | Group] = {
     "transcribe": Command(

@@ -12,15 +12,15 @@ import numpy as np
 from ctranslate2 import StorageView
 from faster_whisper import transcribe as fw
 
-from .audio import load_audio
-from .calls import Call, Steerer, active, current, shows_options_of, within
-from .ctranslate import Decoded, SteeredEncoder
+from .audio.reading import load_audio
 from .errors import AttachError, PackError
-from .language import detect_at_speech
-from .pack import load_pack
-from .seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
-from .steering import Labels, check_alpha
-from .weights import resolve
+from .models.weights import resolve
+from .steering.calls import Call, Steerer, active, current, shows_options_of, within
+from .steering.ctranslate import Decoded, SteeredEncoder
+from .steering.language import detect_at_speech
+from .steering.operator import Labels, check_alpha
+from .steering.pack import load_pack
+from .steering.seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
 
 FRAME_SECONDS = 0.01
 """one mel frame, the unit of a segment's ``seek``"""

@@ -16,16 +16,16 @@ from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import get_tokenizer
 
-from .audio import load_audio
-from .calls import Call, Steerer, active, current, shows_options_of
-from .convert import load_torch
-from .doubt import Answer
-from .language import detect_at_speech
-from .pack import SteeringPack, load_pack
-from .seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
-from .steering import Labels, check_alpha
-from .taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, block_index
-from .weights import resolve
+from .audio.reading import load_audio
+from .models.convert import load_torch
+from .models.taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, block_index
+from .models.weights import resolve
+from .steering.calls import Call, Steerer, active, current, shows_options_of
+from .steering.doubt import Answer
+from .steering.language import detect_at_speech
+from .steering.operator import Labels, check_alpha
+from .steering.pack import SteeringPack, load_pack
+from .steering.seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
 
 AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
 FRAME_SECONDS = 0.01

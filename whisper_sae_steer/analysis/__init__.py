@@ -5,8 +5,8 @@ Each of ``stability``, ``domains``, ``search``, ``probe``, ``unlearn``, ``mel``,
 arrays and return typed results.
 """
 
-from .encode import add_sae, build_store
-from .hubert import hubert_activations
-from .store import ActivationStore, Window, open_sae
+from .store.activations import ActivationStore, Window, open_sae
+from .store.encode import add_sae, build_store
+from .store.hubert import hubert_activations
 
 __all__ = ["ActivationStore", "Window", "add_sae", "build_store", "hubert_activations", "open_sae"]

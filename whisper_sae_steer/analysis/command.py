@@ -7,6 +7,19 @@ from typing import cast
 
 from .results import REPORT, Analysis, write_result
 
+MODULES = {
+    "stability": ".likeness.stability",
+    "domains": ".likeness.domains",
+    "search": ".labels.search",
+    "probe": ".labels.probe",
+    "unlearn": ".labels.unlearn",
+    "mel": ".meaning.mel",
+    "describe": ".meaning.describe",
+    "hallucination": ".hallucination.analysis",
+    "eeg": ".eeg.analysis",
+}
+"""where each analysis lies, by the name of its command"""
+
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     _analysis(name).add_arguments(parser)
@@ -26,4 +39,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _analysis(name: str) -> Analysis:
-    return cast(Analysis, import_module(f".{name}", __package__))
+    return cast(Analysis, import_module(MODULES[name], __package__))

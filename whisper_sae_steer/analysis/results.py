@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import AnalysisError
 from ..files import write_text
-from ..page import draw, embed, heading, paragraph, write_page
+from ..reports.page import draw, embed, heading, paragraph, write_page
 
 SECTIONS, REPORT = "sections", "report.html"
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..clips import Clip, read_folder, read_manifest
+from ..audio.clips import Clip, read_folder, read_manifest
 from ..commands.fields import add_fields, from_fields
 from ..errors import ManifestError, SteerError
 from . import engine

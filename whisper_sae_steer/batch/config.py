@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import SteerError
-from ..steering import check_alpha
+from ..steering.operator import check_alpha
 
 OWN_LANGUAGE = "own"
 """As a language: each clip's own, from the manifest."""
@@ -54,8 +54,8 @@ def settings(options: BatchOptions) -> dict[str, Any]:
 
     Raises WeightsError or PackError if either can't be found.
     """
-    from ..pack import load_pack, pack_digest
-    from ..weights import resolve
+    from ..models.weights import resolve
+    from ..steering.pack import load_pack, pack_digest
 
     weights = resolve(options.model)
     pack = None if options.pack_used is None else load_pack(options.pack_used, weights)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ..clips import Clip
+from ..audio.clips import Clip
 from ..errors import ManifestError, SteerError
 from .config import BatchOptions, settings
 from .engine import GIVEN_UP, Engine, Task, answers

@@ -8,7 +8,7 @@ import ctranslate2
 import numpy as np
 import torch
 
-from ..audio import SAMPLE_RATE, load_audio
+from ..audio.reading import SAMPLE_RATE, load_audio
 from ..errors import SteerError
 from ..faster import WhisperModel
 from .config import OWN_LANGUAGE, BatchOptions, settings

@@ -9,8 +9,8 @@ from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
 from whisper.audio import N_FRAMES, N_SAMPLES
 
-from ..cache import file_sha256
-from ..greedy import RawWindow, decode_windows
+from ..models.cache import file_sha256
+from ..models.greedy import RawWindow, decode_windows
 
 SEGMENT_FIELDS = (
     "start",

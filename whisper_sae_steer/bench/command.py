@@ -14,8 +14,8 @@ from typing import Literal
 import ctranslate2
 import torch
 
+from ..audio.clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
 from ..batch import engine
-from ..clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
 from ..errors import ManifestError, SteerError
 from . import runner
 from .backends import Backend, FasterBackend, OpenAIBackend

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jiwer
 import numpy as np
 
-from .. import metrics
+from ..reports import metrics
 
 MARGIN = 0.5
 """Seconds at both ends of a gap where a word still counts as written beside it."""

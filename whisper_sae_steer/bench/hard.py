@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
-from .. import synthetic
-from ..audio import SAMPLE_RATE, load_audio
-from ..clips import Clip, spread
+from ..audio import synthetic
+from ..audio.clips import Clip, spread
+from ..audio.mixing import mix
+from ..audio.reading import SAMPLE_RATE, load_audio
 from ..errors import ManifestError
-from ..mixing import mix
 
 Audio: TypeAlias = NDArray[np.float32]
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..audio import SAMPLE_RATE
-from ..cache import file_sha256
-from ..clips import MANIFEST_COLUMNS, read_manifest
+from ..audio.clips import MANIFEST_COLUMNS, read_manifest
+from ..audio.reading import SAMPLE_RATE
 from ..errors import ManifestError
 from ..files import write_atomically, write_text
+from ..models.cache import file_sha256
 from . import hard
 
 COLUMNS = (*MANIFEST_COLUMNS, "gaps")

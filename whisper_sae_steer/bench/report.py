@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .. import metrics
-from ..clips import NONSPEECH_KINDS
+from ..audio.clips import NONSPEECH_KINDS
 from ..errors import ManifestError
 from ..files import write_text
+from ..reports import metrics
 from . import gaps
 from .runner import Row
 from .table import table

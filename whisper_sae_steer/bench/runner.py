@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from tqdm import tqdm
 
-from ..audio import SAMPLE_RATE, load_audio
+from ..audio.clips import Clip
+from ..audio.reading import SAMPLE_RATE, load_audio
 from ..batch.engine import GIVEN_UP, Engine, Task, Worker, answers
-from ..clips import Clip
 from ..errors import ManifestError, SteerError
 from ..files import write_text
-from ..greedy import RawWindow
+from ..models.greedy import RawWindow
 from .backends import Backend
 
 OWN_LANGUAGE = "own"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from .. import metrics
+from ..reports import metrics
 
 Cells: TypeAlias = dict[str, dict[str, Any]]
 """One line of the table: what was measured at each α, by the α as a string."""

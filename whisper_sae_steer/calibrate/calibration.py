@@ -12,22 +12,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..clips import Clip
-from ..convert import load_torch
-from ..doubt import stock_texts
+from ..audio.clips import Clip
 from ..errors import CalibrationError
 from ..files import write_text
-from ..gate import activations
-from ..pack import (
-    Features,
-    GateKind,
-    PackMetadata,
-    SteeringPack,
-    Strategy,
-)
-from ..sae import SAE
-from ..taps import WindowEncoder
-from ..weights import Weights
+from ..models.convert import load_torch
+from ..models.taps import WindowEncoder
+from ..models.weights import Weights
+from ..sae.autoencoder import SAE
+from ..steering.doubt import stock_texts
+from ..steering.gate import activations
+from ..steering.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
 from .attribution import SilenceObjective
 from .directions import Edit, Evidence, Selection, build_edit, check_choice, joined, spread
 from .gatefit import Gate, GateReport, fit_gate, report_gate, window_scores, with_gate

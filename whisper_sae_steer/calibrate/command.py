@@ -7,12 +7,12 @@ from typing import get_args
 
 import torch
 
-from ..clips import NONSPEECH_KINDS, read_clips
+from ..audio.clips import NONSPEECH_KINDS, read_clips
 from ..errors import CalibrationError
-from ..find import find_sae
-from ..formats import load_sae
-from ..pack import GateKind, SteeringPack, Strategy, load_pack, save_pack, shipped_pack
-from ..weights import Weights, resolve
+from ..models.weights import Weights, resolve
+from ..sae.find import find_sae
+from ..sae.formats import load_sae
+from ..steering.pack import GateKind, SteeringPack, Strategy, load_pack, save_pack, shipped_pack
 from .calibration import CalibrationConfig, calibrate
 from .directions import SELECTIONS
 from .report import text_report, write_html

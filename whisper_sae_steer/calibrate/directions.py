@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CalibrationError
-from ..pack import Features, SteeringPack, Strategy
-from ..sae import SAE
+from ..sae.autoencoder import SAE
+from ..steering.pack import Features, SteeringPack, Strategy
 from .attribution import SilenceObjective, path_gradient
 from .selection import (
     FrameSample,

@@ -10,17 +10,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from ..errors import CalibrationError
-from ..gate import activations, smooth
-from ..pack import Features, PackMetadata, SteeringPack
-from ..sae import SAE
-from .selection import (
-    FrameSample,
-    LinearModel,
-    fit_logistic,
-    logistic_importance,
-    strongest,
-    take_features,
-)
+from ..sae.autoencoder import SAE
+from ..steering.gate import activations, smooth
+from ..steering.pack import Features, PackMetadata, SteeringPack
+from .selection import FrameSample, LinearModel, fit_logistic, logistic_importance, strongest, take_features
 from .windows import Window
 
 GATE_FEATURES = 160

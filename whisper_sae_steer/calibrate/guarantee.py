@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CalibrationError
-from ..pack import PackMetadata
-from ..seek import plan_window
+from ..steering.pack import PackMetadata
+from ..steering.seek import plan_window
 from .gatefit import Gate, with_gate
 from .windows import Window
 

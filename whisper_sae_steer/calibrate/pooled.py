@@ -15,8 +15,8 @@ from torch import Tensor
 from whisper import Whisper
 
 from ..errors import CalibrationError
-from ..pack import PooledGate
-from ..taps import FRAMES
+from ..models.taps import FRAMES
+from ..steering.pack import PooledGate
 from .selection import labelled_frames
 from .windows import Window
 

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..page import aligned, heading, image, paragraph, percent, points, table, write_page
+from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
 from .calibration import CalibrationReport, FeatureRow
 
 

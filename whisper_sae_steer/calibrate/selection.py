@@ -18,8 +18,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
 from ..errors import CalibrationError
-from ..pack import Features
-from ..sae import SAE
+from ..sae.autoencoder import SAE
+from ..steering.pack import Features
 from .attribution import SilenceObjective
 from .windows import Window
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from ctranslate2 import StorageView
 
-from .. import metrics
 from ..errors import CalibrationError
 from ..files import write_text
-from ..greedy import RawWindow, decode_windows
-from ..pack import SteeringPack, pack_digest
-from ..steering import Steering
+from ..models.greedy import RawWindow, decode_windows
+from ..reports import metrics
+from ..steering.operator import Steering
+from ..steering.pack import SteeringPack, pack_digest
 from .windows import Window
 
 BATCH = 8

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..audio import SAMPLE_RATE, audio_seconds, load_audio
-from ..clips import Clip
+from ..audio.clips import Clip
+from ..audio.mixing import mix
+from ..audio.reading import SAMPLE_RATE, audio_seconds, load_audio
+from ..audio.synthetic import generate
 from ..errors import AudioError
 from ..files import write_atomically
-from ..mixing import mix
-from ..synthetic import generate
-from ..taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, WindowEncoder, content_frames
+from ..models.taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, WindowEncoder, content_frames
 
 MAX_WINDOWS = 4
 """windows taken from one long recording"""

@@ -33,8 +33,8 @@ def collect(model: str, model_dir: str | None = None, pack: str = "auto") -> dic
 
     `pack` is None where none is shipped for these weights; `pack_problem` then says what to do.
     """
-    from ..pack import load_pack
-    from ..weights import resolve
+    from ..models.weights import resolve
+    from ..steering.pack import load_pack
 
     weights = resolve(model, model_dir)
     facts: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """The README of an exported model: what it is, how it is loaded, what it was checked with."""
 
-from ..metrics import wilson
-from ..pack import SteeringPack, pack_digest
-from ..weights import Weights
+from ..models.weights import Weights
+from ..reports.metrics import wilson
+from ..steering.pack import SteeringPack, pack_digest
 from .check import Check, Figures
 from .writers import CHECKPOINT, Format
 

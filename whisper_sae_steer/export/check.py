@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from whisper import Whisper
 
-from .. import faster, metrics, openai
+from .. import faster, openai
 from ..attach import attach
-from ..audio import SAMPLE_RATE, load_audio
-from ..clips import Clip
-from ..convert import load_torch
-from ..metrics import WordErrors
-from ..synthetic import generate
-from ..taps import empty_mel
-from ..weights import Weights
+from ..audio.clips import Clip
+from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.synthetic import generate
+from ..models.convert import load_torch
+from ..models.taps import empty_mel
+from ..models.weights import Weights
+from ..reports import metrics
+from ..reports.metrics import WordErrors
 from .recordings import recording
 from .writers import CHECKPOINT, Format, to_transformers
 

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from ..clips import NONSPEECH_KINDS, read_clips
-from ..convert import load_torch
+from ..audio.clips import NONSPEECH_KINDS, read_clips
 from ..errors import ExportError
-from ..pack import load_pack
-from ..weights import resolve
+from ..models.convert import load_torch
+from ..models.weights import resolve
+from ..steering.pack import load_pack
 from .card import model_card
 from .check import check, encoder_time, sample_sounds, sounds_of
 from .fold import fold

@@ -28,10 +28,10 @@ from whisper import Whisper
 from whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import ResidualAttentionBlock
 
+from ..audio.synthetic import generate
 from ..errors import PackError
-from ..pack import PooledGate, SteeringPack
-from ..steering import Steering, check_alpha
-from ..synthetic import generate
+from ..steering.operator import Steering, check_alpha
+from ..steering.pack import PooledGate, SteeringPack
 from .recordings import recording
 
 WORTH, SILENT, MEAN = 12.0, 20.0, 30.0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import load_audio
+from ..audio.reading import load_audio
 
 
 class Recording(NamedTuple):

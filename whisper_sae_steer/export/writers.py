@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from whisper import Whisper
 
-from ..convert import openai_to_ct2
 from ..errors import WeightsError
-from ..transformers import NAMES
-from ..vocabulary import get_tokenizer, suppressed, to_tokenizers
+from ..models.convert import openai_to_ct2
+from ..models.vocabulary import get_tokenizer, suppressed, to_tokenizers
+from ..steering.transformers import NAMES
 
 Format = Literal["openai", "hf", "ct2"]
 CHECKPOINT = "model.pt"

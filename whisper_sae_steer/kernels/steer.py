@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..pack import PackMetadata
+from ..steering.pack import PackMetadata
 from . import steer_reference
 from .steer_reference import Gate
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..gate import openness, smooth
-from ..pack import PackMetadata
+from ..steering.gate import openness, smooth
+from ..steering.pack import PackMetadata
 
 
 class Gate(NamedTuple):

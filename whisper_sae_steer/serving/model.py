@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from ctranslate2 import StorageView
 
-from ..calls import current
 from ..errors import SteerError
 from ..faster import WhisperModel
+from ..steering.calls import current
 from .config import ServeConfig
 from .engine import checkpoint
 from .features import PiecewiseFeatures

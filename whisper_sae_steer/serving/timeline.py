@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
 
-from ..audio import SAMPLE_RATE
+from ..audio.reading import SAMPLE_RATE
 from ..faster import WhisperModel
-from ..steering import Labels
-from ..taps import WINDOW_SAMPLES
+from ..models.taps import WINDOW_SAMPLES
+from ..steering.operator import Labels
 from .decoding import decode
 from .disconnect import unless_gone
 from .engine import Engine

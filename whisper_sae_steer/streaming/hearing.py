@@ -9,12 +9,12 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
 from numpy.typing import NDArray
 
-from ..calls import Call, active
 from ..errors import StreamError
 from ..faster import WhisperModel
-from ..seek import COMPRESSION_RATIO_THRESHOLD, MEL_FRAMES, SilenceRule, speech_regions
-from ..steering import FRAME_SECONDS, Labels, check_alpha
-from ..taps import content_frames
+from ..models.taps import content_frames
+from ..steering.calls import Call, active
+from ..steering.operator import FRAME_SECONDS, Labels, check_alpha
+from ..steering.seek import COMPRESSION_RATIO_THRESHOLD, MEL_FRAMES, SilenceRule, speech_regions
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]

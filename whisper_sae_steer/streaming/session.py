@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import SAMPLE_RATE, load_audio
+from ..audio.reading import SAMPLE_RATE, load_audio
 from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
-from ..seek import MIN_GAP, PAD
-from ..steering import Labels
-from ..taps import SAMPLES_PER_FRAME, WINDOW_SAMPLES, content_frames
+from ..models.taps import SAMPLES_PER_FRAME, WINDOW_SAMPLES, content_frames
+from ..steering.operator import Labels
+from ..steering.seek import MIN_GAP, PAD
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
 from .hearing import Heard, Listener, Task
 

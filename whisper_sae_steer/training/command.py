@@ -11,8 +11,8 @@ import torch
 from torch import distributed
 
 from ..commands.fields import add_fields, from_fields
-from ..formats import save_sae
-from ..weights import resolve
+from ..models.weights import resolve
+from ..sae.formats import save_sae
 from .buffer import process
 from .config import TrainConfig
 from .encoders import FrameEncoder, HubertFrames, WhisperFrames

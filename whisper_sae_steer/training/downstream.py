@@ -21,20 +21,20 @@ from torch import Tensor
 from tqdm import tqdm
 from whisper.model import AudioEncoder
 
-from .. import metrics
+from ..audio.clips import NONSPEECH_KINDS, Clip
 from ..bench.backends import FasterBackend, Transcript
 from ..bench.report import write_report
 from ..bench.runner import Row, run
-from ..calls import Call, Steerer, active, current
-from ..clips import NONSPEECH_KINDS, Clip
-from ..convert import load_torch
-from ..ctranslate import SteeredEncoder
 from ..errors import ManifestError, SAEFormatError
-from ..greedy import RawWindow
-from ..metrics import Difference, Rate, WordErrors
-from ..sae import SAE
-from ..taps import block_index
-from ..weights import Weights
+from ..models.convert import load_torch
+from ..models.greedy import RawWindow
+from ..models.taps import block_index
+from ..models.weights import Weights
+from ..reports import metrics
+from ..reports.metrics import Difference, Rate, WordErrors
+from ..sae.autoencoder import SAE
+from ..steering.calls import Call, Steerer, active, current
+from ..steering.ctranslate import SteeredEncoder
 
 UNTOUCHED, SPLICED = 0.0, 1.0
 """as α in the bench's rows"""

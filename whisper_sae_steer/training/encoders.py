@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import PackError, WeightsError
-from ..taps import WindowEncoder, block_index, content_frames, recorded
-from ..weights import Weights
+from ..models.taps import WindowEncoder, block_index, content_frames, recorded
+from ..models.weights import Weights
 
 Audio = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 from torch import Tensor
 
-from ..clips import Clip
+from ..audio.clips import Clip
 from .encoders import FrameEncoder
 from .source import FrameRecipe, Pool, encode_windows, shuffled, source_key
 from .stream import Position, StreamConfig, Window, WindowStream, hold_back

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CalibrationError
-from ..sae import SAE
+from ..sae.autoencoder import SAE
 
 ROWS = 4096
 """frames encoded at a time, at most; the training rule picks its features among this many"""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from ..clips import NONSPEECH_KINDS, read_manifest, select
+from ..audio.clips import NONSPEECH_KINDS, read_manifest, select
 from ..errors import SAEFormatError
-from ..formats import load_sae
-from ..sae import SAE
-from ..weights import resolve
+from ..models.weights import resolve
+from ..sae.autoencoder import SAE
+from ..sae.formats import load_sae
 from .downstream import Downstream, measure_downstream
 from .logs import load_history
 from .quality import measure

@@ -7,10 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .. import metrics
-from ..metrics import Difference, Rate
-from ..page import aligned, heading, image, paragraph, percent, points, table, write_page
-from ..sae import SAEConfig
+from ..reports import metrics
+from ..reports.metrics import Difference, Rate
+from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
+from ..sae.autoencoder import SAEConfig
 from .downstream import Downstream, RateChange
 from .logs import HistoryPoint
 from .quality import TWIN_COSINE, Histogram, Quality

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..clips import Clip
+from ..audio.clips import Clip
 from ..errors import CalibrationError
 from .encoders import FrameEncoder, Frames
 from .stream import StreamConfig, Window

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..clips import Clip
+from ..audio.clips import Clip
 from ..errors import CalibrationError
 from ..files import write_atomically, write_text
 from .encoders import FrameEncoder

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..audio import SAMPLE_RATE, load_audio
-from ..clips import Clip, read_folder, read_manifest, select
+from ..audio.clips import Clip, read_folder, read_manifest, select
+from ..audio.mixing import mix
+from ..audio.reading import SAMPLE_RATE, load_audio
 from ..errors import AudioError, ManifestError
-from ..mixing import mix
-from ..taps import WINDOW_SAMPLES
+from ..models.taps import WINDOW_SAMPLES
 
 DOMAINS = {"speech": "speech", "music": "music", "nonspeech": "sound"}
 """a clip's kind → what the literature on audio SAEs calls its domain"""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..errors import CalibrationError
 from ..files import write_atomically
-from ..sae import SAE, SAEConfig
+from ..sae.autoencoder import SAE, SAEConfig
 from .architectures import ARCHITECTURES, Losses, TrainingSAE
 from .buffer import BufferState, MixingBuffer, process
 from .config import TrainConfig

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 from ...kernels import sparse_autoencode
 from ...kernels.topk_reference import Selection, topk_rows
-from ...sae import SAE, SAEConfig
+from ...sae.autoencoder import SAE, SAEConfig
 from ..config import TrainConfig
 
 THRESHOLD_RATE = 0.01

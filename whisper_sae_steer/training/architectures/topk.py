@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ...kernels import topk_encode
 from ...kernels.topk_reference import Selection
-from ...sae import SAE, SAEConfig, calibrate_threshold
+from ...sae.autoencoder import SAE, SAEConfig, calibrate_threshold
 from .base import TrainingSAE
 
 

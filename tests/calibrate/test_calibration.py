@@ -1,0 +1,237 @@
+"""The command `calibrate`, from folders of audio to a pack that loads, on tiny.en."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.calibration_parts import clip, random_sae, write_noise, write_speech
+from tests.support.real_models import sample, weights
+from whisper_sae_steer.audio.clips import Clip
+from whisper_sae_steer.audio.synthetic import write_folder
+from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, calibration, strength
+from whisper_sae_steer.calibrate.gatefit import NEW_FEATURES
+from whisper_sae_steer.calibrate.strength import MAX_COST
+from whisper_sae_steer.cli import main
+from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.models.taps import WindowEncoder
+from whisper_sae_steer.sae.autoencoder import SAE
+from whisper_sae_steer.sae.find import find_sae
+from whisper_sae_steer.sae.formats import load_sae, save_sae
+from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.pack import load_pack
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer strengths to decode at."""
+    monkeypatch.setattr(strength, "GRIDS", {"direction": (0.09, 0.18)})
+    monkeypatch.setattr(calibration, "ALPHAS", (0.0, 1.0))
+
+
+def run(out: Path, *more: object) -> int:
+    fixed = ["calibrate", "--model", "tiny.en", "--threads", "1", "--synthetic", "0", "--out", str(out)]
+    return main([*fixed, *map(str, more)])
+
+
+def check_pack(path: Path) -> None:
+    pack = load_pack(path, weights("tiny.en"))
+    vector = (pack.coefficients[:, None] * pack.directions).sum(0)
+    assert float(vector.norm()) == pytest.approx(1, abs=1e-4)
+    metrics = pack.metadata.metrics
+    assert metrics["steered"]["no_speech_prob"] > metrics["unsteered"]["no_speech_prob"]
+    assert metrics["steered"]["fpr_raw"] <= metrics["unsteered"]["fpr_raw"]
+    frames = WindowEncoder(weights("tiny.en"), threads=1)([sample("speech")])
+    edited = frames.clone()
+    Steering(pack).apply_(edited, 1.0)
+    assert torch.equal(edited, frames)  # speech keeps the gate shut
+
+
+@pytest.mark.usefixtures("quick")
+def test_noise_alone_keeps_the_shipped_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    noise = write_noise(tmp_path / "noise", fitted=3, held=2)
+    (noise / "broken.wav").write_text("not audio")
+    out = tmp_path / "packs" / "mine.safetensors"
+    assert run(out, "--nonspeech", noise) == 0
+    check_pack(out)
+    pack, shipped = load_pack(out, weights("tiny.en")), load_pack("auto", weights("tiny.en"))
+    assert torch.equal(pack.gate_weight, shipped.gate_weight)
+    assert pack.metadata.gate_threshold == shipped.metadata.gate_threshold
+    assert pack.metadata.risk_calibration == shipped.metadata.risk_calibration
+    assert pack.metadata.data["sources"] == {"nonspeech/noise": 5}
+    assert pack.metadata.metrics["gate"] is None
+    printed = capsys.readouterr().out
+    assert "broken.wav can't be decoded" in printed
+    assert "Cost: not measured" in printed
+    assert sorted(path.name for path in out.parent.iterdir()) == ["mine.html", "mine.safetensors"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_interrupted_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    noise, out = write_noise(tmp_path / "noise", fitted=2, held=1), tmp_path / "mine.safetensors"
+    calls: list[int] = []
+    encode = WindowEncoder.__call__
+
+    def interrupted(self: WindowEncoder, audio: Sequence[Any]) -> torch.Tensor:
+        calls.append(len(audio))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, audio)
+
+    monkeypatch.setattr(WindowEncoder, "__call__", interrupted)
+    assert run(out, "--nonspeech", noise) == 130
+    assert not out.exists()
+    assert len(list((tmp_path / "mine.work").glob("*.npz"))) == 2
+    assert run(out, "--nonspeech", noise) == 0
+    assert len(calls) == 4
+    assert not (tmp_path / "mine.work").exists()
+    assert load_pack(out, weights("tiny.en")).metadata.data["clips"] == 3
+
+
+@pytest.mark.slow
+def test_noise_and_speech_give_a_pack_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    speech = write_speech(tmp_path / "speech", fitted=6, held=3)
+    noise = write_noise(tmp_path / "noise", fitted=8, held=4)
+    manifest = write_folder(tmp_path / "made", 6, seed=9, seconds=(2, 4))
+    out, work = tmp_path / "mine.safetensors", tmp_path / "work"
+    arguments = ("--nonspeech", noise, manifest, "--speech", speech, "--work", work, "--base", "none")
+    assert run(out, *arguments) == 0
+    check_pack(out)
+    metadata = load_pack(out, weights("tiny.en")).metadata
+    assert metadata.data["clips"] == 27
+    assert metadata.metrics["gate"]["auc"] > 0.9
+    assert metadata.metrics["steered"]["wer_change"] <= MAX_COST
+    assert metadata.speech_calibration[0] > 0  # a higher score, more likely speech
+    assert metadata.risk_calibration[0] + metadata.risk_calibration[1] < 0
+    first = capsys.readouterr().out
+    assert "Cost at α = 1: WER" in first
+    made = load_pack(out, weights("tiny.en"))
+    assert run(out, *arguments) == 0  # with all windows and decoded texts at hand
+    again = load_pack(out, weights("tiny.en"))
+    assert again.metadata == made.metadata
+    torch.testing.assert_close(again.directions, made.directions)
+    torch.testing.assert_close(again.gate, made.gate)
+
+
+@pytest.mark.slow
+def test_a_pack_is_built_on_the_shipped_one(tmp_path: Path):
+    speech = write_speech(tmp_path / "speech", fitted=6, held=3)
+    noise = write_noise(tmp_path / "noise", fitted=4, held=2)
+    out = tmp_path / "mine.safetensors"
+    assert run(out, "--nonspeech", noise, "--speech", speech) == 0
+    check_pack(out)
+    pack, shipped = load_pack(out, weights("tiny.en")), load_pack("auto", weights("tiny.en"))
+    old, new = shipped.metadata, pack.metadata
+    assert torch.equal(pack.gate.ids[: len(shipped.gate.ids)], shipped.gate.ids)
+    assert len(pack.gate.ids) == len(shipped.gate.ids) + NEW_FEATURES
+    assert not torch.equal(pack.gate_weight[: len(shipped.gate.ids)], shipped.gate_weight)
+    # few recordings move little, and never further than the noise and the speech that the base knew
+    one, other = pack.gate_weight[: len(shipped.gate.ids)], shipped.gate_weight
+    assert float(torch.cosine_similarity(one, other, dim=0)) > 0.9
+    assert new.highest_noise >= old.highest_noise - 1e-4
+    assert new.gate_threshold <= (max(new.highest_noise, old.highest_noise) + old.lowest_speech) / 2 + 1e-4
+    assert new.alpha_unit >= old.alpha_unit
+    assert set(old.stock_texts) <= set(new.stock_texts)
+    assert new.data["built_on"]["clips"] == old.data["clips"]
+    assert pack.pooled is not None
+    assert shipped.pooled is not None
+    assert torch.equal(pack.pooled.key, shipped.pooled.key)
+    assert not torch.equal(pack.pooled.value, shipped.pooled.value)
+    save_sae(random_sae(384, 64), tmp_path / "sae")
+    again = run(out, "--nonspeech", noise, "--speech", speech, "--sae", tmp_path / "sae")
+    assert again == 2  # the shipped gate is of another SAE
+
+
+@pytest.mark.usefixtures("quick")
+def test_shipped_gate_beside_an_sae_of_ones_own(tmp_path: Path):
+    save_sae(random_sae(384, 64), tmp_path / "sae")
+    noise, out = write_noise(tmp_path / "noise", fitted=2, held=1), tmp_path / "mine.safetensors"
+    assert run(out, "--nonspeech", noise, "--sae", tmp_path / "sae") == 0
+    pack, shipped = load_pack(out, weights("tiny.en")), load_pack("auto", weights("tiny.en"))
+    assert torch.equal(pack.gate.rows, shipped.gate.rows)
+    assert int(shipped.gate.ids.max()) >= 64 >= len(pack.directions) - len(shipped.directions)
+
+
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> str:
+    """The one line that a command which can't work prints, before it has written anything."""
+    assert run(tmp_path / "mine.safetensors", *arguments) == 2
+    assert not (tmp_path / "mine.safetensors").exists()
+    assert not list(tmp_path.glob("*.work/*.npz"))
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    assert printed.startswith("whisper-sae-steer: error: ")
+    return printed
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "empty").mkdir()
+    assert "absent: no such folder" in refused(capsys, tmp_path, "--nonspeech", tmp_path / "absent")
+    assert "no audio files in" in refused(capsys, tmp_path, "--nonspeech", tmp_path / "empty")
+    assert "no such manifest" in refused(capsys, tmp_path, "--speech", tmp_path / "absent.tsv")
+    assert "no SAE at" in refused(capsys, tmp_path, "--sae", tmp_path / "empty")
+    assert "no audio without speech" in refused(capsys, tmp_path)
+
+
+def test_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    (noise / "broken.wav").write_text("not audio")
+    assert "no recording is left to fit on" in refused(capsys, tmp_path, "--nonspeech", noise)
+
+
+def test_too_few_to_hold_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    noise = write_noise(tmp_path / "noise", fitted=1, held=0, seconds=1.0)
+    assert run(tmp_path / "mine.safetensors", "--nonspeech", noise) == 2
+    assert "no non-speech recording is left to hold back" in capsys.readouterr().err
+
+
+def attempt(
+    tmp_path: Path,
+    sae: SAE,
+    config: CalibrationConfig | None = None,
+    nonspeech: Sequence[Clip] = (),
+    base: str | None = "auto",
+) -> None:
+    model = weights("tiny.en")
+    pack = load_pack(base, model) if base else None
+    calibrate(model, sae, nonspeech, [], config or CalibrationConfig(), tmp_path / "work", pack)
+
+
+@pytest.fixture(scope="module")
+def sae() -> SAE:
+    return load_sae(find_sae("auto", weights("tiny.en")))
+
+
+def test_sae_of_other_weights_is_refused(tmp_path: Path, sae: SAE):
+    other = random_sae()
+    other.config = replace(other.config, metadata={"fingerprint": "1" * 32})
+    save_sae(other, tmp_path / "sae")
+    with pytest.raises(CalibrationError, match=r"trained on other weights \(random\) than tiny\.en"):
+        attempt(tmp_path, load_sae(tmp_path / "sae"))
+    block = random_sae()
+    block.config = replace(block.config, tap="block.2")
+    with pytest.raises(CalibrationError, match=r"the SAE reads block\.2"):
+        attempt(tmp_path, block)
+    assert not (tmp_path / "work").exists()
+
+
+def test_what_cannot_work_is_refused_at_once(tmp_path: Path, sae: SAE):
+    dense = CalibrationConfig(strategy="suppress", selection="gradient")
+    with pytest.raises(CalibrationError, match="use it with direction"):
+        attempt(tmp_path, sae, dense)
+    with pytest.raises(CalibrationError, match="give --speech recordings"):
+        attempt(tmp_path, sae, CalibrationConfig(selection="fisher"))
+    with pytest.raises(CalibrationError, match="two recordings are called noise/a"):
+        attempt(tmp_path, sae, nonspeech=[clip("noise/a"), clip("noise/b"), clip("noise/a")])
+    with pytest.raises(CalibrationError, match="a gate needs --speech recordings, or a pack to build on"):
+        attempt(tmp_path, sae, base=None)
+    assert not (tmp_path / "work").exists()
+
+
+def test_work_folder_of_other_weights_is_refused(tmp_path: Path, sae: SAE):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "fingerprint.txt").write_text("0" * 32)
+    with pytest.raises(CalibrationError, match="holds windows of other weights"):
+        attempt(tmp_path, sae)

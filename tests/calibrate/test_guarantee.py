@@ -1,0 +1,106 @@
+"""The bound on touched speech: on windows with known scores, and in coin tosses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.support.calibration_parts import window
+from tests.support.small_pack import small_pack
+from whisper_sae_steer.calibrate.gatefit import Gate
+from whisper_sae_steer.calibrate.guarantee import MAX_TOUCHED, Guarantee, keep_promise, touched
+from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.steering.pack import Features
+from whisper_sae_steer.steering.seek import PAD
+
+METADATA = replace(
+    small_pack().metadata, gate="window", gate_threshold=4.0, gate_ramp=1.0, gap_threshold=-2.0
+)
+GATE = Gate(
+    Features(torch.zeros(1, dtype=torch.int64), torch.ones(1, 1), torch.zeros(1), torch.zeros(1)),
+    torch.ones(1),
+    torch.tensor(0.0),
+    smoothing=1,
+    threshold=4.0,
+    ramp=1.0,
+    gap_threshold=-2.0,
+)
+
+
+def flat(level: float) -> NDArray[np.float32]:
+    return np.full(1500, level, np.float32)
+
+
+def spoken(folder: Path, key: str, speech: slice = slice(100, 300), content: int = 400) -> Window:
+    return window(folder, key, torch.zeros(1500, 1), speech=speech, content=content)
+
+
+def promise(folder: Path, peaks: list[float]) -> tuple[Gate, Guarantee]:
+    windows = [spoken(folder, f"{i}") for i in range(len(peaks))]
+    return keep_promise(GATE, METADATA, windows, {f"{i}": flat(peak) for i, peak in enumerate(peaks)})
+
+
+def test_an_open_gate_touches_all_of_a_window(tmp_path: Path):
+    voice = spoken(tmp_path, "a")
+    assert touched(voice, flat(4.0), METADATA) == 0
+    assert touched(voice, flat(3.9), METADATA) == 200
+
+
+def test_a_skipped_gap_touches_the_speech_in_it(tmp_path: Path):
+    scores = flat(-9)
+    scores[600:900] = 8
+    # quiet speech before the frame where the window would begin is lost
+    voice = spoken(tmp_path, "a", slice(500, 900), 1500)
+    assert touched(voice, scores, METADATA) == 600 - PAD - 500
+    # what lies between the cut and the next window is lost too, what comes after isn't
+    scores[:300] = 8
+    scores[600:] = -9
+    scores[1200:1400] = 8
+    voice = spoken(tmp_path, "b", slice(200, 1400), 1500)
+    assert touched(voice, scores, METADATA) == 1200 - PAD - (300 + PAD)
+
+
+def test_the_threshold_is_lowered_until_next_to_nothing_is_touched(tmp_path: Path):
+    gate, bound = promise(tmp_path, [9, 8, 3.0, 3.5])
+    assert gate.threshold == 3.0
+    assert bound == Guarantee(1 / 5, 0.0, 4)
+
+
+def test_a_gate_that_touches_nothing_stays_where_it_is(tmp_path: Path):
+    gate, bound = promise(tmp_path, [9.0] * 20)
+    assert gate == GATE
+    assert bound.touched_at_most == pytest.approx(1 / 21)
+
+
+def test_recordings_count_once_and_a_short_word_little(tmp_path: Path):
+    long = spoken(tmp_path, "long", slice(0, 1500), 1500)
+    short = spoken(tmp_path, "short", slice(0, 1), 20)
+    windows = [replace(w, clip=replace(w.clip, group="one")) if w.clip else w for w in (long, short)]
+    gate, bound = keep_promise(GATE, METADATA, windows, {"long": flat(9), "short": flat(2)})
+    assert bound.recordings == 1
+    assert bound.touched == pytest.approx(1 / 1501)
+    assert bound.touched <= MAX_TOUCHED
+    assert gate == GATE
+
+
+def test_without_speech_nothing_is_promised(tmp_path: Path):
+    quiet = window(tmp_path, "a", torch.zeros(1500, 1))
+    with pytest.raises(CalibrationError, match="no speech recording is left"):
+        keep_promise(GATE, METADATA, [quiet], {"a": flat(0)})
+
+
+def test_the_bound_holds_for_new_recordings(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    windows = [spoken(tmp_path, f"{i}") for i in range(50)]
+    shares: list[float] = []
+    for _ in range(30):
+        peaks = rng.normal(6, 2, 50)
+        scores = {f"{i}": flat(peak) for i, peak in enumerate(peaks)}
+        gate, bound = keep_promise(GATE, METADATA, windows, scores)
+        assert bound.touched == 0
+        shares.append(float(np.mean(rng.normal(6, 2, 4000) < gate.threshold)))
+    assert np.mean(shares) <= 1 / 51 + 0.004

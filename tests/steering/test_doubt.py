@@ -1,0 +1,167 @@
+"""Doubt: which windows the decoder is asked about, what it is believed, and both back ends asking."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.support.real_models import sample, truth
+from tests.support.small_pack import WIDTH, small_pack
+from whisper_sae_steer import load_model
+from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
+from whisper_sae_steer.reports import metrics
+from whisper_sae_steer.steering.calls import Call, Steerer, active
+from whisper_sae_steer.steering.doubt import BRIEF, Answer, in_doubt, stock_texts
+from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.pack import read_pack, save_pack, shipped_packs
+
+
+def test_doubt_lies_between_the_highest_noise_and_the_lowest_speech():
+    metadata = small_pack(gate_threshold=2.0, gate_ramp=1.5).metadata
+    scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [2.0, -9.0], [4.9, -9.0], [5.0, 5.0]])
+    assert in_doubt(scores, metadata).tolist() == [False, True, True, True, False]
+    assert not in_doubt(torch.full((2, 3), float("nan")), metadata).any()
+
+
+@pytest.mark.parametrize(("level", "doubtful"), [(2.5, [True, False]), (1.5, [True, True])])
+def test_above_the_threshold_only_what_is_brief_is_in_doubt(level: float, doubtful: list[bool]):
+    metadata = small_pack(gate_threshold=2.0, gate_ramp=1.5).metadata
+    scores = torch.full((2, 1500), -9.0)
+    scores[0, 200 : 200 + BRIEF - 1] = level
+    scores[1, 200 : 200 + BRIEF] = level
+    assert in_doubt(scores, metadata).tolist() == doubtful
+
+
+@pytest.mark.parametrize("gate", ["frame", "none"])
+def test_only_the_window_gate_is_in_doubt(gate: str):
+    metadata = small_pack(gate=gate, gate_threshold=2.0, gate_ramp=1.5).metadata
+    assert not in_doubt(torch.zeros(1, 3), metadata).any()
+
+
+def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
+    """Of three windows one is noise, one in doubt, one speech; by the ramp the second gets half the edit."""
+    h = torch.randn(3, 20, WIDTH, generator=torch.Generator().manual_seed(2))
+    highest = Steering(small_pack()).scores(h).amax(1)
+    low, middle, high = highest.sort().values.tolist()
+    ramp = min(high - middle, middle - low) / 5
+    pack = small_pack(gate_threshold=middle + 0.5 * ramp, gate_ramp=ramp)
+    steerer, doubtful = Steerer(pack), int((highest == middle).nonzero()[0, 0])
+    call = Call(0.8, asks_decoder=True)
+    given: dict[str, float] = {}
+    with active(steerer, call):
+        edited = h.clone()
+        steerer(edited)
+        assert steerer.in_doubt(call) == [row == doubtful for row in range(3)]
+        assert not steerer.nobody_speaks(call)[doubtful]
+        assert torch.equal(edited[doubtful], h[doubtful])
+        assert call.strength is not None
+        given["asked"] = call.strength[doubtful].item()
+        with call.steers_in_full():
+            steerer(edited)
+            assert steerer.in_doubt(call) == [False] * 3
+            assert steerer.nobody_speaks(call)[doubtful]
+            given["decided"] = call.strength[doubtful].item()
+        assert call.share_in_doubt == 0
+    with active(steerer, call := Call(0.8)):
+        steerer(h)
+        assert call.strength is not None
+        given["ramp"] = call.strength[doubtful].item()
+    assert given == pytest.approx({"asked": 0, "decided": 0.8, "ramp": 0.4}, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "logprob", "no_speech", "credible"),
+    [
+        ("Seven.", -0.6, 0.5, True),
+        ("Seven.", -1.1, 0.1, False),
+        ("Seven.", -0.6, 0.7, False),
+        ("", -0.2, 0.1, False),
+        ("The train to the coast leaves at noon.", -0.2, 0.1, True),
+        ("No, no, no, no, no, no, no, no.", -0.2, 0.1, False),
+        ("That's it. That's it. That's it.", -0.5, 0.1, False),
+        ("AHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHH", -0.3, 0.1, False),
+        ("七", -0.6, 0.1, True),
+    ],
+)
+def test_text_is_credible_if_likely_spoken_and_not_repeated(
+    text: str, logprob: float, no_speech: float, credible: bool
+):
+    answer = Answer(text, logprob, no_speech)
+    assert (answer.is_varied() and answer.is_likely(())) is credible
+
+
+def test_what_is_written_for_any_noise_is_not_credible():
+    texts = ["Thank you.", " thank you!", "Thank you", *"abcdefg", "", "", "", "", "Okay.", "okay"]
+    assert stock_texts(texts) == ("thank you",)
+    assert stock_texts(texts * 2, share=0.1) == ("okay", "thank you")
+    assert not Answer("Thank you!", -0.3, 0.1).is_likely(stock_texts(texts))
+    assert Answer("Thank you, train.", -0.3, 0.1).is_likely(stock_texts(texts))
+
+
+def test_where_the_gate_leans_to_speech_only_repetition_speaks_against_the_text():
+    steerer = Steerer(small_pack(gate_threshold=2.0, gate_ramp=1.5, stock_texts=("thank you",)))
+    call, above, below = Call(1.0, asks_decoder=True), 0, 1
+    call.scores = torch.tensor([[-3.0, 2.1], [-3.0, 1.9]])
+    for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Seven.", -1.4, 0.1), Answer("Six.", -0.3, 0.8)):
+        assert steerer.believes(call, above, doubtful)
+        assert not steerer.believes(call, below, doubtful)
+    assert not steerer.believes(call, above, Answer("No, no, no.", -0.3, 0.1))
+    assert steerer.believes(call, below, Answer("Seven.", -0.3, 0.1))
+
+
+# --- real models: a gate that is in doubt about everything ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def doubting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return doubting_pack("tiny.en", tmp_path_factory.mktemp("packs"))
+
+
+def doubting_pack(model: str, folder: Path) -> Path:
+    pack = read_pack(shipped_packs()[model])
+    metadata = replace(pack.metadata, gate_threshold=1e6, gate_ramp=1e6)
+    save_pack(pack._replace(metadata=metadata), folder / "doubting.safetensors")
+    return folder / "doubting.safetensors"
+
+
+def words(text: str) -> str:
+    return metrics.normalise(text, "en").strip()
+
+
+def transcribe(kind: str, pack: Path, audio: NDArray[np.float32], **options: Any) -> str:
+    if kind == "openai":
+        return words(load_model("tiny.en", pack=pack).transcribe(audio, fp16=False, **options)["text"])
+    model = WhisperModel("tiny.en", compute_type="int8", cpu_threads=1, pack=pack)
+    chosen = BatchedInferencePipeline(model) if kind == "batched" else model
+    given = {"clip_timestamps": [{"start": 0, "end": len(audio) / 16_000}]} if kind == "batched" else {}
+    return words(" ".join(s.text for s in chosen.transcribe(audio, **given, **options)[0]))
+
+
+@pytest.mark.parametrize("kind", ["faster", "batched", "openai"])
+def test_speech_that_the_gate_doubts_is_heard_by_the_decoder(kind: str, doubting: Path):
+    audio = sample("speech")
+    heard = transcribe(kind, doubting, audio)
+    assert heard == transcribe(kind, doubting, audio, steer_alpha=0)
+    assert heard == words(truth("speech")["speech"][0]["text"])
+
+
+@pytest.mark.parametrize("kind", ["faster", "batched", "openai"])
+def test_noise_that_the_gate_doubts_is_steered(kind: str, doubting: Path):
+    time = np.arange(8 * 16_000) / 16_000
+    beeps = 0.3 * np.sin(2 * np.pi * 500 * time) * (time % 0.25 < 0.12)
+    options = {"temperature": 0.0, "no_speech_threshold": None, "beam_size": 5}
+    assert transcribe(kind, doubting, beeps.astype("f4"), steer_alpha=0, **options)
+    assert not transcribe(kind, doubting, beeps.astype("f4"), **options)
+
+
+def test_the_language_of_a_window_in_doubt_is_detected_as_it_is(tmp_path: Path):
+    """Steered, single words of robotic voices were read in another language, and then as nothing."""
+    model = WhisperModel("base", compute_type="int8", cpu_threads=1, pack=doubting_pack("base", tmp_path))
+    speech = sample("speech")
+    _, steered = model.transcribe(speech, steer_language_detection=True)
+    window = model.feature_extractor(speech)[:, :-1]  # transcribe leaves the last frame out
+    assert steered.all_language_probs == model.detect_language(features=window)[2]

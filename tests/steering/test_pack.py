@@ -1,0 +1,159 @@
+"""Steering packs on disk: exact round trips, and nothing damaged or foreign is ever applied."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.support.small_pack import WIDTH, small_pack
+from whisper_sae_steer.errors import PackError
+from whisper_sae_steer.models.weights import Weights
+from whisper_sae_steer.steering import pack as packs
+from whisper_sae_steer.steering.pack import Features, SteeringPack, Strategy, load_pack, read_pack, save_pack
+
+
+def weights(fingerprint: str = "0123456789abcdef" * 2) -> Weights:
+    return Weights("tiny.en", Path("unused"), "0" * 64, fingerprint, "a test")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A pack on disk."""
+    save_pack(small_pack(), tmp_path / "deep" / "small.safetensors")
+    return tmp_path / "deep" / "small.safetensors"
+
+
+def assert_same(one: SteeringPack, other: SteeringPack) -> None:
+    assert one.metadata == other.metadata
+    for name in ("gate_weight", "gate_bias", "directions", "coefficients"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    for side in ("gate", "steer"):
+        for ours, theirs in zip(getattr(one, side), getattr(other, side), strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_round_trip_is_exact(tmp_path: Path, strategy: str):
+    pack = small_pack(strategy)
+    save_pack(pack, tmp_path / "a.safetensors")
+    loaded = read_pack(tmp_path / "a.safetensors")
+    assert_same(loaded, pack)
+    assert loaded.path == tmp_path / "a.safetensors"
+    assert hash(loaded.metadata.speech_calibration)
+    assert load_pack(str(loaded.path), weights()).metadata == pack.metadata
+
+
+def test_strided_shared_and_half_precision_tensors(tmp_path: Path):
+    pack, shared = small_pack(), torch.rand(4, WIDTH)
+    odd = pack._replace(
+        directions=torch.rand(WIDTH, 4).T,
+        coefficients=shared[:, 0],
+        gate=Features(pack.gate.ids, shared.bfloat16(), *pack.gate[2:]),
+        steer=Features(pack.steer.ids, shared, shared[:, 1], shared[:, 1]),
+    )
+    save_pack(odd, tmp_path / "odd.safetensors")
+    assert_same(read_pack(tmp_path / "odd.safetensors"), odd)
+
+
+def test_writing_the_same_pack_gives_the_same_bytes(path: Path, tmp_path: Path):
+    save_pack(small_pack(), tmp_path / "again.safetensors")
+    with safe_open(str(path), "pt") as one, safe_open(str(tmp_path / "again.safetensors"), "pt") as two:
+        assert one.metadata() == two.metadata()
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+
+
+def test_missing_pack(tmp_path: Path):
+    with pytest.raises(PackError, match="no steering pack at"):
+        load_pack(tmp_path / "absent.safetensors", weights())
+    with pytest.raises(PackError, match="no steering pack at"):
+        load_pack(tmp_path, weights())
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 200, -1])
+def test_truncated_pack(path: Path, length: int):
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(PackError, match="truncated or not a safetensors file"):
+        read_pack(path)
+
+
+def test_flipped_bits_are_noticed(path: Path):
+    """One bit of every third byte, the header's included."""
+    original = path.read_bytes()
+    for i in range(0, len(original), 3):
+        damaged = bytearray(original)
+        damaged[i] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        with pytest.raises(PackError) as caught:
+            read_pack(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(original)
+    assert_same(read_pack(path), small_pack())
+
+
+def test_appended_bytes_are_noticed(path: Path):
+    path.write_bytes(path.read_bytes() + b"\0" * 16)
+    with pytest.raises(PackError):
+        read_pack(path)
+
+
+def rewrite(path: Path, **header: str) -> None:
+    """Change entries of the header and keep everything else, the stored hash too."""
+    with safe_open(str(path), "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        merged = {**(file.metadata() or {}), **header}
+    save_file(tensors, path, metadata=merged)
+
+
+def test_edited_metadata_is_noticed(path: Path):
+    with safe_open(str(path), "pt") as file:
+        metadata = json.loads(file.metadata()["metadata"])
+    rewrite(path, metadata=json.dumps({**metadata, "alpha_unit": 9.0}, sort_keys=True))
+    with pytest.raises(PackError, match="was altered since it was written"):
+        read_pack(path)
+
+
+def test_pack_of_another_format(path: Path):
+    rewrite(path, format="2")
+    with pytest.raises(PackError, match="not a steering pack of format 1"):
+        read_pack(path)
+
+
+def test_other_safetensors_file(tmp_path: Path):
+    save_file({"weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(PackError, match="not a steering pack"):
+        read_pack(tmp_path / "model.safetensors")
+
+
+def test_pack_for_other_weights(path: Path):
+    with pytest.raises(PackError, match=r"calibrated for other weights .*calibrate --model tiny\.en"):
+        load_pack(path, weights("f" * 32))
+
+
+def test_shipped_pack_is_found_by_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shipped: dict[str, Path] = {}
+    for name, fingerprint in (("base", "a" * 32), ("tiny.en", "b" * 32)):
+        pack, shipped[name] = small_pack(), tmp_path / f"{name}.safetensors"
+        metadata = replace(pack.metadata, model=name, fingerprint=fingerprint)
+        save_pack(pack._replace(metadata=metadata), shipped[name])
+    monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
+    assert load_pack("auto", weights("a" * 32)).path == shipped["base"]
+    assert load_pack("auto", weights("b" * 32)).path == shipped["tiny.en"]
+    with pytest.raises(PackError, match=r"no pack is shipped for tiny\.en.*pack=None"):
+        load_pack("auto", weights("c" * 32))
+
+
+@pytest.mark.parametrize("name", sorted(packs.shipped_packs()))
+def test_shipped_packs_are_whole(name: str):
+    pack = read_pack(packs.shipped_packs()[name])
+    assert pack.metadata.model == name
+    assert pack.directions.shape[1] == pack.gate.rows.shape[1] == pack.metadata.d_in
+    norms = pack.directions.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-3, atol=1e-3)
+    assert (pack.gate.threshold >= 0).all()
+    assert (pack.steer.threshold >= 0).all()

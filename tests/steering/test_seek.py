@@ -1,0 +1,165 @@
+"""Which part of a window is decoded, and where the next one begins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.small_pack import small_pack
+from whisper_sae_steer.steering.pack import PackMetadata
+from whisper_sae_steer.steering.seek import (
+    MIN_GAP,
+    PAD,
+    Plan,
+    SilenceRule,
+    content_of,
+    frames_before_speech,
+    plan_window,
+    seek_to,
+)
+
+BEGIN = 50364
+METADATA: PackMetadata = replace(
+    small_pack().metadata, gate="window", gate_threshold=4.0, gate_ramp=1.0, gap_threshold=-2.0
+)
+END = 1500
+
+
+def scores(*speech: tuple[int, int], level: float = 8.0) -> NDArray[np.float32]:
+    values = np.full(1500, -9.0, np.float32)
+    for start, end in speech:
+        values[start:end] = level
+    return values
+
+
+@pytest.mark.parametrize(
+    "speech",
+    [
+        [],
+        [(0, END)],
+        [(MIN_GAP, 1400)],  # as much as PAD is left before speech
+        [(0, 400), (400 + MIN_GAP - 1, END)],
+        [(10, END - MIN_GAP + 1)],
+    ],
+)
+def test_windows_without_a_long_gap_are_left_alone(speech: list[tuple[int, int]]):
+    assert plan_window(scores(*speech), END, METADATA) is None
+
+
+@pytest.mark.parametrize(
+    ("speech", "content", "plan"),
+    [
+        ([(600, 900)], END, Plan(600 - PAD, END, END)),  # begins with a gap
+        ([(0, 300), (700, 1400)], END, Plan(0, 300 + PAD, 700 - PAD)),
+        ([(0, 300)], END, Plan(0, 300 + PAD, END - PAD)),  # what begins at the end may not show yet
+        ([(0, 300)], 1200, Plan(0, 300 + PAD, 1200)),
+        ([(0, 100), (200, 300), (800, 900)], END, Plan(0, 300 + PAD, 800 - PAD)),  # a pause is no gap
+    ],
+)
+def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, plan: Plan):
+    assert plan_window(scores(*speech), content, METADATA) == plan
+
+
+@pytest.mark.parametrize(
+    ("speech", "content", "frames"),
+    [
+        ([], END, END),
+        ([], 700, 700),
+        ([(0, 300)], END, 0),
+        ([(MIN_GAP, 400)], END, 0),
+        ([(600, 900)], END, 600 - PAD),
+        ([(600, 900)], 500, 500),  # that is not audio any more
+        ([], 0, 0),
+    ],
+)
+def test_what_lies_before_speech(speech: list[tuple[int, int]], content: int, frames: int):
+    assert frames_before_speech(scores(*speech), content, METADATA) == frames
+    assert frames_before_speech(scores(*speech), content, replace(METADATA, gap_threshold=None)) == 0
+
+
+def test_a_bang_in_the_gap_is_no_speech():
+    values = scores((0, 300), (900, 1200))
+    values[600:605] = 1.9
+    assert plan_window(values, END, METADATA) == Plan(0, 300 + PAD, 900 - PAD)
+    values[600:605] = 2.1  # higher than noise: a word under noise perhaps
+    assert plan_window(values, END, METADATA) == Plan(0, 300 + PAD, 600 - PAD)
+
+
+def test_padding_is_no_gap_and_packs_may_look_for_none():
+    values = scores((0, 300))
+    assert plan_window(values, 300 + MIN_GAP - 1, METADATA) is None
+    assert plan_window(values, END, replace(METADATA, gap_threshold=None)) is None
+
+
+def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list[int]], int]:
+    """What both libraries make of a window's tokens: its segments, and where they seek to next."""
+    times = [token >= BEGIN for token in tokens]
+    cuts = [i for i in range(1, len(tokens)) if times[i] and times[i - 1]]
+    single = times[-2:] == [False, True]
+    if not cuts:
+        return [tokens], seek + size
+    if single:
+        cuts.append(len(tokens))
+    segments = [tokens[a:b] for a, b in zip([0, *cuts], cuts, strict=False)]
+    return segments, seek + (size if single else 2 * (tokens[cuts[-1] - 1] - BEGIN))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ([BEGIN, 7, 8, BEGIN + 290], [[BEGIN, 7, 8, BEGIN + 290]]),
+        ([BEGIN, 7, 8], [[BEGIN, 7, 8, BEGIN + 325 - PAD]]),  # not closed
+        ([7, 8], [[BEGIN, 7, 8, BEGIN + 325 - PAD]]),  # without timestamps
+        ([], []),
+        ([BEGIN, 7, BEGIN + 100, BEGIN + 110, 8], [[BEGIN, 7, BEGIN + 100]]),  # goes on from 100
+        (
+            [BEGIN, 7, BEGIN + 100, BEGIN + 110, 8, BEGIN + 290],
+            [[BEGIN, 7, BEGIN + 100], [BEGIN + 110, 8, BEGIN + 290]],
+        ),
+        (  # goes on from beyond the gap
+            [BEGIN, 7, BEGIN + 100, BEGIN + 110, 8, BEGIN + 900, BEGIN + 900],
+            [[BEGIN, 7, BEGIN + 100], [BEGIN + 110, 8, BEGIN + 325]],
+        ),
+        ([BEGIN, 7, BEGIN + 900], [[BEGIN, 7, BEGIN + 325]]),
+        # a segment that begins after the end keeps its length, or its words would be dropped
+        ([BEGIN + 400, 7, BEGIN + 900], [[BEGIN + 400, 7, BEGIN + 900]]),
+    ],
+)
+def test_the_libraries_seek_to_the_end_of_the_gap(tokens: list[int], text: list[list[int]]):
+    plan = Plan(0, 325, 675)
+    segments, seek = split(seek_to(tokens, plan, BEGIN))
+    assert [s for s in segments if any(token < BEGIN for token in s)] == text
+    # an unfinished segment is decoded again from where it began, as ever
+    goes_on = tokens[2:4] == [BEGIN + 100, BEGIN + 110] and tokens[-1] < BEGIN
+    assert seek == (2 * 100 if goes_on else 2 * 675)
+    # what was added has no length, and no text
+    assert all(s[0] == s[-1] for s in segments if all(token >= BEGIN for token in s))
+
+
+def test_a_window_that_would_seek_to_its_own_start_moves_on():
+    _, seek = split(seek_to([BEGIN, BEGIN], Plan(0, 325, 675), BEGIN))
+    assert seek == 2 * 675
+
+
+@pytest.mark.parametrize(
+    ("rule", "no_speech_prob", "avg_logprob", "skipped"),
+    [
+        (SilenceRule(), 0.7, -1.2, True),
+        (SilenceRule(), 0.7, -0.9, False),
+        (SilenceRule(), 0.5, -2.0, False),
+        (SilenceRule(None), 0.9, -9.0, False),
+        (SilenceRule(0.6, None), 0.7, 0.0, True),
+    ],
+)
+def test_whispers_own_rule(rule: SilenceRule, no_speech_prob: float, avg_logprob: float, skipped: bool):
+    assert rule(no_speech_prob, avg_logprob) is skipped
+
+
+def test_padding_is_told_by_its_zeros():
+    mel = np.zeros((80, 3000), np.float32)
+    assert content_of(mel) == 0
+    mel[3, 999] = -0.5
+    assert content_of(mel) == 500
+    mel[:, 1000] = 0.1
+    assert content_of(mel) == 501

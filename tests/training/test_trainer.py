@@ -1,0 +1,159 @@
+"""Training end to end: it learns, side by side, and goes on to the bit wherever it was stopped."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.training_parts import CONFIG, Meaner, clip, same, sparse_store, write_store, write_wav
+from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.training import FrameStore, LiveFrames, TrainConfig, build_store, train, trainer
+from whisper_sae_steer.training.config import ArchitectureName
+from whisper_sae_steer.training.quality import measure
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> FrameStore:
+    return sparse_store(tmp_path / "frames")
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu", "matryoshka"])
+def test_training_explains_sparse_data(frames: FrameStore, tmp_path: Path, architecture: ArchitectureName):
+    config = replace(CONFIG, architecture=architecture)
+    ((member, sae, history),) = train(frames, config, tmp_path / "work")
+    assert (member.tap, member.seed) == ("encoder_output", 0)
+    quality = measure(sae, frames.held_back_frames("encoder_output"))
+    assert quality.fvu < (0.15 if architecture == "matryoshka" else 0.06)
+    assert quality.l0 == pytest.approx(3, abs=0.5)
+    torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(128))
+    assert (sae.config.architecture, sae.config.k, sae.config.model) == ("jumprelu", 3, "synthetic")
+    assert history[-1].step == 600
+    assert history[-1].frames == 600 * 512
+    assert history[-1].fvu < history[0].fvu
+    assert list((tmp_path / "work" / "tensorboard" / member.name).glob("events*"))
+
+
+def test_falling_k(frames: FrameStore, tmp_path: Path):
+    config = replace(CONFIG, k_start=20, sparsity_share=0.5, steps=200)
+    ((_, sae, history),) = train(frames, config, tmp_path / "work")
+    assert [point.l0 for point in history] == pytest.approx([12, 3, 3, 3], abs=0.51)
+    assert sae.config.k == 3
+
+
+def test_bfloat16_products_learn_as_well(frames: FrameStore, tmp_path: Path):
+    ((_, sae, _),) = train(frames, replace(CONFIG, bf16=True), tmp_path / "work")
+    assert sae.W_enc.dtype == torch.float32
+    assert measure(sae, frames.held_back_frames("encoder_output")).fvu < 0.06
+
+
+def test_taps_and_seeds_side_by_side_equal_each_alone(tmp_path: Path):
+    clips = [clip(write_wav(tmp_path / f"{i}.wav", 20, i)) for i in range(3)]
+    built = build_store(Meaner(), clips, tmp_path / "frames")
+    config = TrainConfig(expansion=4, k=2, steps=20, batch_size=256, buffer_frames=1000)
+    team = train(built, config, tmp_path / "team", seeds=[0, 1])
+    assert [m.name for m, _, _ in team] == [
+        f"{tap}-seed{seed}" for tap in ("block.0", "encoder_output") for seed in (0, 1)
+    ]
+    for member, sae, _ in team:
+        ((_, alone, _),) = train(built, config, tmp_path / member.name, [member.tap], [member.seed])
+        assert same(sae, alone)
+        assert sae.config.tap == member.tap
+    assert not same(team[0].sae, team[1].sae)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, stops: set[int], error: type[BaseException] | None) -> list[int]:
+    """Interrupt or break the calls of a training step with these numbers; returns the steps made."""
+    real, steps = trainer.Trainee.step, list[int]()
+
+    def step(self: trainer.Trainee, batch: Tensor, number: int) -> Any:
+        steps.append(number)
+        if len(steps) in stops:
+            if error:
+                raise error
+            signal.raise_signal(signal.SIGINT)
+        return real(self, batch, number)
+
+    monkeypatch.setattr(trainer.Trainee, "step", step)
+    return steps
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
+def test_interrupted_and_continued_equals_uninterrupted(
+    frames: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: ArchitectureName
+):
+    config = replace(CONFIG, architecture=architecture, steps=60, checkpoint_every=25, dead_after=2000)
+    (whole,) = train(frames, config, tmp_path / "whole")
+    steps = stop_at(monkeypatch, {8, 40}, None)
+    handler = signal.getsignal(signal.SIGINT)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(frames, config, tmp_path / "parts")
+    (continued,) = train(frames, config, tmp_path / "parts")
+    assert steps == list(range(60))
+    assert same(whole.sae, continued.sae)
+    assert whole.history == continued.history
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_killed_training_goes_on_from_its_last_checkpoint(
+    frames: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = replace(CONFIG, steps=30, checkpoint_every=10)
+    (whole,) = train(frames, config, tmp_path / "whole")
+    steps = stop_at(monkeypatch, {15}, MemoryError)
+    with pytest.raises(MemoryError):
+        train(frames, config, tmp_path / "parts")
+    (continued,) = train(frames, config, tmp_path / "parts")
+    assert steps[15:] == list(range(10, 30))
+    assert same(whole.sae, continued.sae)
+
+
+@pytest.mark.slow
+def test_training_on_the_fly_continues_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clips = [clip(write_wav(tmp_path / f"{i}.wav", 20, i)) for i in range(4)]
+    config = TrainConfig(expansion=4, k=2, steps=30, batch_size=256, buffer_frames=2048)
+    taps = ["block.0"]
+    (whole,) = train(LiveFrames(Meaner(), clips), config, tmp_path / "whole", taps)
+    stop_at(monkeypatch, {11}, None)
+    with pytest.raises(KeyboardInterrupt):
+        train(LiveFrames(Meaner(), clips), config, tmp_path / "parts", taps)
+    (continued,) = train(LiveFrames(Meaner(), clips), config, tmp_path / "parts", taps)
+    assert same(whole.sae, continued.sae)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"k": 4}, {"lr": 1e-3}, {"key": "b"}])
+def test_checkpoint_of_another_run_is_ignored(frames: FrameStore, tmp_path: Path, change: dict[str, Any]):
+    config = replace(CONFIG, steps=20, checkpoint_every=10)
+    (fresh,) = train(frames, config, tmp_path / "fresh")
+    if "key" in change:
+        train(replace(frames, **change), config, tmp_path / "shared")
+    else:
+        train(frames, replace(config, **change), tmp_path / "shared")
+    (after,) = train(frames, config, tmp_path / "shared")
+    assert same(fresh.sae, after.sae)
+
+
+def test_damaged_checkpoint(frames: FrameStore, tmp_path: Path):
+    config = replace(CONFIG, steps=2)
+    train(frames, config, tmp_path / "work")
+    file = tmp_path / "work" / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CalibrationError, match=r"checkpoint\.pt is damaged; delete it"):
+        train(frames, config, tmp_path / "work")
+
+
+def test_too_few_frames(tmp_path: Path):
+    small = write_store(tmp_path / "few", [torch.randn(100, 64)], [])
+    with pytest.raises(CalibrationError, match="100 frames don't fill a batch of 512"):
+        train(small, CONFIG, tmp_path / "work")
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").glob("*.pt"))
+
+
+def test_tap_that_is_not_there(frames: FrameStore, tmp_path: Path):
+    with pytest.raises(CalibrationError, match=r"no frames of tap block\.7; these are there: encoder_output"):
+        train(frames, CONFIG, tmp_path / "work", ["block.7"])

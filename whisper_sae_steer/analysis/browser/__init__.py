@@ -1,0 +1,1 @@
+"""A folder to browse features in, which opens without a server."""

@@ -1,0 +1,1 @@
+"""Responses of the brain to features: temporal response functions of recorded EEG."""

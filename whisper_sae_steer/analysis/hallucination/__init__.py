@@ -1,0 +1,1 @@
+"""Features that make Whisper write where nobody speaks."""

@@ -1,0 +1,1 @@
+"""What single features sound like, in mel frames and in words."""

@@ -1,0 +1,1 @@
+"""Recordings as activations on disk, which every analysis reads."""

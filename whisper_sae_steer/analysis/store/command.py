@@ -1,0 +1,62 @@
+"""`whisper-sae-steer analyze encode`: recordings into a store of activations, with features of SAEs."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ...models.weights import resolve
+from ...sae.formats import load_sae
+from ...training.encoders import FrameEncoder, HubertFrames, WhisperFrames
+from ...training.stream import read_domains
+from .encode import add_sae, build_store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "audio",
+        nargs="+",
+        type=Path,
+        metavar="[DOMAIN=]PATH",
+        help="manifests (.tsv), or folders of speech, music or sound; a file's parent folder is its label",
+    )
+    add("--model", default="base", help="name or path of a Whisper model")
+    add("--hubert", metavar="MODEL", help="a HuBERT model instead: what transformers loads")
+    add(
+        "--taps",
+        nargs="+",
+        metavar="TAP",
+        help="encoder_output, block.N, or all (default: those of the SAEs)",
+    )
+    add("--sae", nargs="+", default=[], metavar="[NAME=]PATH", help="SAEs whose features are wanted")
+    add("--split", help="only clips of this split of the manifests")
+    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add("--out", type=Path, required=True, help="folder of the store")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Encode what the store lacks; the same command goes on where it was stopped."""
+    saes = {name: load_sae(path) for name, path in map(named, args.sae)}
+    taps = args.taps or sorted({sae.config.tap for sae in saes.values()} - {""}) or ["encoder_output"]
+    encoder: FrameEncoder = (
+        HubertFrames(args.hubert, args.taps or ["all"], args.device)
+        if args.hubert
+        else WhisperFrames(resolve(args.model), taps, args.device)
+    )
+    clips = read_domains(args.audio, args.split, args.per_class)
+    store = build_store(encoder, clips, args.out)
+    for name, sae in saes.items():
+        add_sae(store, name, sae)
+    print(
+        f"{args.out}: {store.seconds / 60:.1f} minutes in {len(store.windows)} windows,"
+        f" taps {', '.join(store.taps)}, SAEs {', '.join(store.saes) or 'none'}"
+    )
+    return 0
+
+
+def named(source: str) -> tuple[str, Path]:
+    """``NAME=PATH``, or a path whose last part is the name."""
+    name, equals, path = source.partition("=")
+    return (name, Path(path)) if equals else (Path(source).name, Path(source))

@@ -1,0 +1,164 @@
+"""Any audio as the one form Whisper takes: mono, 16 kHz, float32 in [-1, 1]."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.error
+import numpy as np
+import torch
+from faster_whisper.audio import decode_audio
+
+from ..errors import AudioError
+
+SAMPLE_RATE = 16000
+"""Samples a second of everything `load_audio` returns."""
+
+OPUS_RATE = 48_000
+"""what Opus knows"""
+OPUS_BIT_RATE = 24_000
+
+_SUFFIXES = """
+    .aac .aif .aiff .amr .flac .m4a .mka .mkv .mov .mp3 .mp4 .mpeg .mpga .oga .ogg .opus .wav .weba
+    .webm .wma
+"""
+AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
+"""What `find_audio` takes for audio inside a folder."""
+
+Source = str | os.PathLike[str] | BinaryIO | np.ndarray | torch.Tensor
+
+
+def load_audio(source: Source) -> np.ndarray:
+    """Mono 16 kHz float32 samples, shape [n], of a file, an open binary file or an array.
+
+    Files are decoded, mixed down and resampled without an ffmpeg binary. Arrays and tensors must
+    be one-dimensional floating point at 16 kHz, as for openai-whisper and faster-whisper; float32
+    arrays are returned as they are. Raises `AudioError` for anything missing, empty, undecodable,
+    not finite, or of another shape or dtype.
+    """
+    if isinstance(source, torch.Tensor):
+        tensor = source.detach().cpu()
+        audio = _checked(tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy())
+        name = "the audio tensor"
+    elif isinstance(source, np.ndarray):
+        audio = _checked(source)
+        name = "the audio array"
+    elif isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        _check_file(name)
+        audio = _decode(name, name)
+        _check_finite(name)
+    elif hasattr(source, "read"):
+        name = "the audio stream"
+        audio = _decode(source, name)
+    else:
+        raise AudioError(f"audio must be a path, a binary file or an array, not {type(source)}")
+    if not len(audio):
+        raise AudioError(f"{name} has no samples")
+    if not np.isfinite(audio).all():
+        raise AudioError(f"{name} contains NaN or infinite samples; clean it first")
+    return audio
+
+
+def audio_seconds(path: str | os.PathLike[str]) -> float:
+    """Length of a file as its header tells, without decoding it; 0 if the header doesn't or can't be read."""
+    try:
+        with av.open(os.fspath(path)) as container:
+            return (container.duration or 0) / av.time_base
+    except (av.error.FFmpegError, OSError, ValueError):
+        return 0.0
+
+
+def to_opus(audio: np.ndarray) -> bytes:
+    """Samples at 16 kHz, float [n] in [-1, 1], as Ogg Opus, small enough for a page with many."""
+    samples = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+    frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="ogg") as file:
+        stream = file.add_stream("libopus", rate=OPUS_RATE, layout="mono", bit_rate=OPUS_BIT_RATE)
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            file.mux(packet)
+    return buffer.getvalue()
+
+
+def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The audio files among and below `paths`: files as given, folders searched recursively.
+
+    Sorted within each folder, without duplicates; hidden files are skipped. Raises `AudioError`
+    for a path that does not exist and when nothing is found.
+    """
+    found: dict[Path, None] = {}
+    roots = [Path(path) for path in paths]
+    for root in roots:
+        if root.is_dir():
+            found.update(dict.fromkeys(sorted(p for p in root.rglob("*") if _is_audio(p, root))))
+        elif root.exists():
+            found[root] = None
+        else:
+            raise AudioError(f"{root}: no such file or folder")
+    if not found:
+        raise AudioError(f"no audio files in {', '.join(map(str, roots)) or 'an empty list'}")
+    return list(found)
+
+
+def _is_audio(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return not hidden and path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()
+
+
+def _checked(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 1:
+        raise AudioError(
+            f"audio must have shape [samples], not {list(array.shape)}; "
+            "mix it down first: audio.mean(axis=0) for [channels, samples]"
+        )
+    if array.dtype.kind == "i":
+        scale = 2 ** (8 * array.dtype.itemsize - 1)
+        raise AudioError(
+            f"audio must be floating point in [-1, 1], not {array.dtype}; "
+            f"convert it: audio.astype(np.float32) / {scale}"
+        )
+    if array.dtype.kind != "f":
+        raise AudioError(f"audio must be floating point in [-1, 1], not {array.dtype}")
+    with np.errstate(over="ignore"):  # becomes infinite, which load_audio refuses
+        return array.astype(np.float32, copy=False)
+
+
+def _check_file(name: str) -> None:
+    if "://" in name:  # FFmpeg opens URLs too
+        return
+    if os.path.isdir(name):
+        raise AudioError(f"{name} is a folder, not an audio file")
+    if not os.path.exists(name):
+        raise AudioError(f"{name}: no such file")
+    if os.path.isfile(name) and os.path.getsize(name) == 0:
+        raise AudioError(f"{name} is empty (0 bytes)")
+
+
+def _check_finite(name: str) -> None:
+    """Refuse NaN and infinity in a float PCM file: decoding to 16 bit turns them into clicks."""
+    with av.open(name, metadata_errors="ignore") as container:
+        stream = container.streams.audio[0]
+        if not stream.codec_context.name.startswith("pcm_f"):
+            return
+        for frame in container.decode(stream):
+            if not np.isfinite(frame.to_ndarray()).all():
+                raise AudioError(f"{name} contains NaN or infinite samples; clean it first")
+
+
+def _decode(source: str | BinaryIO, name: str) -> np.ndarray:
+    """Decode with PyAV; `name` is for messages."""
+    try:
+        return cast(np.ndarray, decode_audio(source, sampling_rate=SAMPLE_RATE))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{name} can't be decoded as audio: {reason}") from None
+    except IndexError:
+        raise AudioError(f"{name} has no audio stream") from None

@@ -1,0 +1,1 @@
+"""What else keeps Whisper quiet, on the same clips."""

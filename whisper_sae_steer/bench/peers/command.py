@@ -1,0 +1,121 @@
+"""The command `bench peers`, for the package's command line and `benchmarks/peers.py`."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ...audio.clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
+from ...errors import ManifestError
+from ...files import write_atomically
+from ..command import machine
+from . import catalogue as peers
+from .report import DEFINITIONS, write_html, write_table
+from .run import Models, collect, run
+from .summary import RULE, compare
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that :func:`main` reads."""
+    add = parser.add_argument
+    add(
+        "--nonspeech", nargs="+", type=Path, default=[], metavar="DIR", help="folders of audio without speech"
+    )
+    add("--speech", nargs="+", type=Path, default=[], metavar="DIR",
+        help="folders of speech (transcripts beside it as .txt)")  # fmt: skip
+    add("--manifest", nargs="+", type=Path, default=[], help="tab-separated lists of clips of both kinds")
+    add("--split", help="only clips of this split of the manifests")
+    add("--source", nargs="+", help="only clips of these sources of the manifests")
+    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add("--peers", nargs="+", metavar="NAME", help="only these; what they are compared with is added")
+    add("--list", action="store_true", help="say what the peers are, and do nothing else")
+    add("--out", type=Path, default=Path("peers"), help="folder for the rows and the reports")
+    add("--model", default="base", help="name or path of a Whisper model")
+    add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the library")
+    add("--pack", default="auto", help="our steering pack: a path, or auto (shipped with us)")
+    add("--packs", type=Path, help="folder of the packs that benchmarks/peer_packs.py makes")
+    add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the peers and write rows and reports; the exit status is 130 after Ctrl-C."""
+    chosen, lacking = peers.choose(args.peers, args.packs)
+    if args.list:
+        _list(chosen, lacking)
+        return 0
+    clips = _clips(args)
+    for name, reason in lacking.items():
+        print(f"left out: {name} {reason}", file=sys.stderr)
+    models = Models(args.model, args.compute_type, args.device, args.threads, args.pack, args.packs)
+    stopped = False
+    try:
+        run(chosen, clips, models, args.out, args.language)
+    except KeyboardInterrupt:
+        stopped = True
+    _write(args.out, chosen, clips, _conditions(args, clips))
+    if stopped:
+        print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
+        return 130
+    print((args.out / "table.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def _list(chosen: Sequence[peers.Peer], lacking: dict[str, str]) -> None:
+    for peer in chosen:
+        print(f"{peer.name:24}{peer.method}: {peer.setting}")
+    for name, reason in lacking.items():
+        print(f"{name:24}{reason}")
+
+
+def _clips(args: argparse.Namespace) -> list[Clip]:
+    clips: list[Clip] = []
+    for manifest in args.manifest:
+        clips += read_manifest(manifest, args.split, source=args.source)
+    known = "" if args.language in (None, "own") else args.language
+    for folder in args.nonspeech:
+        clips += read_folder(folder, NONSPEECH_KINDS[0])
+    for folder in args.speech:
+        clips += read_folder(folder, "speech", known)
+    if not clips:
+        raise ManifestError("give --manifest, or --nonspeech and --speech folders")
+    return clips if args.per_class is None else select(clips, args.per_class)
+
+
+def _write(
+    out: Path, chosen: Sequence[peers.Peer], clips: Sequence[Clip], conditions: dict[str, str]
+) -> None:
+    """Summary, table and page of what has been measured so far."""
+    rows = collect(chosen, clips, out)
+    entries = compare(chosen, rows)
+    if not entries:
+        return
+    summary: dict[str, Any] = {
+        "conditions": conditions,
+        "definitions": DEFINITIONS,
+        "rule": RULE,
+        "peers": entries,
+    }
+    with write_atomically(out / "summary.json") as part:
+        text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    write_table(out / "table.md", entries, conditions)
+    write_html(out / "report.html", entries, rows, clips, conditions)
+
+
+def _conditions(args: argparse.Namespace, clips: Sequence[Clip]) -> dict[str, str]:
+    libraries = ("whisper-sae-steer", "faster-whisper", "ctranslate2", "openai-whisper", "torch")
+    speech = sum(clip.kind == "speech" for clip in clips)
+    return {
+        "model": f"{args.model}; CTranslate2 in {args.compute_type}, openai-whisper in its own type",
+        "device": f"{args.device}, {args.threads or 'default'} threads, on {machine()}",
+        "language": args.language or "detected",
+        "libraries": ", ".join(f"{name} {version(name)}" for name in libraries),
+        "clips": f"{len(clips) - speech} without speech, {speech} with",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }

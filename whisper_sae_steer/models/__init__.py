@@ -1,0 +1,1 @@
+"""Whisper's weights: found, converted, and what is read from them."""

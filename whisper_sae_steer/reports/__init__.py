@@ -1,0 +1,1 @@
+"""What figures mean, and pages that show them."""

@@ -1,0 +1,36 @@
+"""Finding the SAE that was trained on some weights."""
+
+import json
+from pathlib import Path
+
+from ..errors import SAEFormatError
+from ..models.cache import cache_dir
+from ..models.weights import Weights
+
+
+def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path:
+    """The folder of an SAE: a path, or with ``auto`` the one trained on these weights at this tap.
+
+    Looked for, by fingerprint and tap in its cfg.json, in ``saes/`` of the current folder, of the repository
+    that this package is installed from in place, and of the cache. SAEFormatError if there is none.
+    """
+    if source != "auto":
+        return Path(source)
+    roots = [Path.cwd(), Path(__file__).resolve().parents[2], cache_dir()]
+    for root in roots:
+        for config in sorted((root / "saes").glob("**/cfg.json")):
+            if _trained_on(config) == (weights.fingerprint, tap):
+                return config.parent
+    raise SAEFormatError(
+        f"no SAE for {weights.name} at {tap} in saes/ of {', '.join(map(str, roots))}; pass --sae DIR,"
+        f" or train one: whisper-sae-steer train AUDIO --model {weights.name} --out saes/{weights.name}"
+    )
+
+
+def _trained_on(config: Path) -> tuple[str, str] | None:
+    """Fingerprint of the weights, and tap."""
+    try:
+        metadata = json.loads(config.read_text(encoding="utf-8"))["metadata"]
+        return metadata["fingerprint"], metadata["hook_name"]
+    except (OSError, ValueError, LookupError, TypeError):  # another program's cfg.json
+        return None

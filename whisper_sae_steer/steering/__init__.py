@@ -1,0 +1,1 @@
+"""Between encoder and decoder: what edits encoded frames, when, and on whose call."""

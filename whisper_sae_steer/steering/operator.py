@@ -1,0 +1,112 @@
+"""The operator: edit encoder frames in place, h += δ (α, features, gate), in delta form.
+
+Strategies and their sources: ``suppress`` h − α Σ a_f(h) d_f (feature suppression); ``additive``
+h − α Σ sign(β_f) ā_f d_f (arXiv 2602.05027 with ā = 1; arXiv 2606.07473 with mean activations);
+``direction`` h + α v for one static v, here a signed sum of SAE decoder directions or a dense
+baseline. What the SAE fails to reconstruct stays in, because only the change is added.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import AlphaError, PackError
+from ..kernels import Gate, feature_scores, gate_strength, steer_selected, steer_static
+from ..models.taps import SAMPLES_PER_FRAME
+from .doubt import in_doubt
+from .gate import smooth
+from .pack import Features, SteeringPack
+
+FRAME_SECONDS = SAMPLES_PER_FRAME / 16_000
+
+
+class Labels(NamedTuple):
+    """What the gate says of one segment."""
+
+    speech_prob: float
+    """probability that someone speaks in it"""
+    hallucination_risk: float
+    """probability that its text was invented"""
+
+
+class Steering:
+    """A pack made ready for frames of one device and dtype."""
+
+    def __init__(
+        self,
+        pack: SteeringPack,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        def place(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype)
+
+        def place_features(features: Features) -> Features:
+            return Features(features.ids, *(place(t) for t in features[1:]))
+
+        self.metadata = pack.metadata
+        self.gate_features = place_features(pack.gate)
+        self.gate_weight, self.gate_bias = place(pack.gate_weight), place(pack.gate_bias)
+        self.steer_features = place_features(pack.steer)
+        weighted = pack.coefficients[:, None] * pack.directions * pack.metadata.alpha_unit
+        self.directions = place(weighted)
+        self.vector = place(weighted.sum(0))
+
+    def scores(self, h: Tensor) -> Tensor:
+        """Smoothed speech logits of frames, [B, T, d] → [B, T] float32."""
+        return smooth(self._logits(h), self.metadata.gate_smoothing)
+
+    @torch.no_grad()
+    def apply_(self, h: Tensor, alpha: float, share_in_doubt: float | None = None) -> Gate:
+        """Edit frames ``h`` [B, T, d] in place; returns the gate's scores and how strongly it opened.
+
+        Windows in doubt (see :func:`.doubt.in_doubt`) get ``share_in_doubt`` of the edit, 0 to 1, or by
+        default what the gate's ramp gives them. Windows whose gate is shut are not written to at all.
+        Nothing waits for a GPU, so the step can be captured in a CUDA graph.
+        """
+        if h.shape[-1] != self.metadata.d_in:
+            raise PackError(f"the pack edits activations of width {self.metadata.d_in}, not {h.shape[-1]}")
+        scores, strength = gate_strength(self._logits(h), self.metadata, alpha)
+        if share_in_doubt is not None and scores.numel():
+            doubtful = in_doubt(scores, self.metadata)[:, None]
+            strength = strength.masked_fill(doubtful, alpha * share_in_doubt)
+        if self.metadata.strategy == "suppress":
+            steer_selected(h, *self.steer_features[1:], self.directions, strength)
+        else:
+            steer_static(h, self.vector, strength)
+        return Gate(scores, strength)
+
+    def _logits(self, h: Tensor) -> Tensor:
+        return feature_scores(h, *self.gate_features[1:], self.gate_weight, self.gate_bias)
+
+    def labels(self, scores: Tensor, start: float, end: float) -> Labels:
+        """Speech probability and hallucination risk of a segment, from its window's scores [T].
+
+        ``start`` and ``end`` are seconds from the start of the window.
+        """
+        first = min(max(0, int(start / FRAME_SECONDS)), len(scores) - 1)
+        span = scores[first : max(first + 1, math.ceil(end / FRAME_SECONDS))]
+        highest, mean = float(span.max()), float(span.mean())
+        slope, offset = self.metadata.speech_calibration
+        by_highest, by_mean, constant = self.metadata.risk_calibration
+        return Labels(
+            _sigmoid(slope * highest + offset),
+            _sigmoid(by_highest * highest + by_mean * mean + constant),
+        )
+
+
+def check_alpha(alpha: float) -> float:
+    """``alpha`` as a float; AlphaError unless it is a finite number."""
+    try:
+        value = float(alpha)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise AlphaError(f"steer_alpha must be a finite number, not {alpha!r}")
+    return value
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, x))))

@@ -1,0 +1,244 @@
+"""Steering packs: all the operator needs, in one safetensors file that can't be misapplied."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import PackError
+from ..files import write_atomically
+from ..models.weights import Weights
+
+Strategy = Literal["suppress", "additive", "direction"]
+GateKind = Literal["window", "frame", "none"]
+T = TypeVar("T", "Features", "PooledGate")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PackMetadata:
+    """Where a pack comes from and what it may be applied to."""
+
+    model: str
+    """name of the Whisper model"""
+    fingerprint: str
+    """of the Whisper weights, see :func:`whisper_sae_steer.models.weights.fingerprint`"""
+    d_in: int
+    """width of the tapped activation"""
+    strategy: Strategy
+    selection: str
+    """what chose features or direction: attribution, logistic, fisher, gradient or contrast"""
+    gate: GateKind
+    alpha_unit: float
+    """length of the edit at α = 1, in the units of the strategy"""
+    gate_smoothing: int = 1
+    """frames of the moving average over speech scores"""
+    gate_threshold: float = 0.0
+    """smoothed speech score (logit) from which on nothing is edited"""
+    gate_ramp: float = 1.0
+    """logits below the threshold over which the edit grows to full strength"""
+    gap_threshold: float | None = None
+    """smoothed speech score below which a long stretch is a gap (see ``seek.py``); None to look for none"""
+    speech_calibration: tuple[float, float] = (1.0, 0.0)
+    """slope and offset that turn a segment's highest score into the logit of speech_prob"""
+    risk_calibration: tuple[float, float, float] = (-1.0, 0.0, 0.0)
+    """weights of a segment's highest and mean score, and offset: logit of hallucination_risk"""
+    stock_texts: tuple[str, ...] = ()
+    """what the unsteered model often writes for noise; not believed where the gate is in doubt"""
+    tap: str = "encoder_output"
+    compute_types: tuple[str, ...] = ()
+    """compute types it was checked with"""
+    sae: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """sources, licences, counts and the hash of the list of calibration clips"""
+    guarantee: Mapping[str, Any] = field(default_factory=dict)
+    """bound on the share of speech that is touched, see ``calibrate/guarantee.py``"""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """held-back figures at α = 1 with their definitions"""
+    created_with: str = ""
+
+    @property
+    def highest_noise(self) -> float:
+        """Smoothed speech score that noise hardly exceeds: a ramp is a quarter of the way from there to
+        speech, and the gate's threshold half of it (``calibrate/gatefit.py``)."""
+        return self.gate_threshold - 2 * self.gate_ramp
+
+    @property
+    def lowest_speech(self) -> float:
+        """Smoothed speech score that hardly any speech stays below, as far from the threshold."""
+        return self.gate_threshold + 2 * self.gate_ramp
+
+
+class Features(NamedTuple):
+    """Selected SAE features: a_f(h) = JumpReLU(rows_f · h + bias_f, threshold_f)."""
+
+    ids: Tensor
+    """[F] int64, feature numbers in the SAE"""
+    rows: Tensor
+    """[F, d]"""
+    bias: Tensor
+    """[F]"""
+    threshold: Tensor
+    """[F]"""
+
+
+class PooledGate(NamedTuple):
+    """The gate as an encoder block can hold it (``export/fold.py``): linear, and pooled over the window.
+
+    A frame h is standardised, z = (h − centre) / scale. Each of H heads pools frames with weights
+    softmax(key · z) over the window, and Σ value · z̄ + offset says what it holds: about 0 speech, −1 or less
+    none.
+    """
+
+    centre: Tensor
+    """[d]"""
+    scale: Tensor
+    """[d]"""
+    key: Tensor
+    """[H, d] logit of speech in a frame, more or less sharp"""
+    value: Tensor
+    """[H, d]"""
+    offset: Tensor
+    """[]"""
+    shut: Tensor
+    """[] from here up nothing is edited"""
+    full: Tensor
+    """[] from here down the edit is whole"""
+    spare: Tensor
+    """[3, d] orthogonal unit directions of frames before ``ln_post``'s weight and bias, with mean 0, in which
+    next to nothing happens"""
+
+
+class SteeringPack(NamedTuple):
+    """What to look for (gate), what to write (directions), and the metadata."""
+
+    metadata: PackMetadata
+    gate: Features
+    gate_weight: Tensor
+    """[G] logistic weights over the gate's features"""
+    gate_bias: Tensor
+    """[] offset of the speech logit"""
+    steer: Features
+    """features that `suppress` reads; empty for the static strategies"""
+    directions: Tensor
+    """[F, d] unit decoder directions"""
+    coefficients: Tensor
+    """[F] signed size of each direction at α · alpha_unit = 1"""
+    probe: Tensor | None = None
+    """[d] mean frame of an empty window (mel all 0): tells the weights of a model that has no file"""
+    pooled: PooledGate | None = None
+    """None in packs made before there was one, or when it had one head"""
+    path: Path | None = None
+
+
+def save_pack(pack: SteeringPack, path: Path) -> None:
+    """Write a pack atomically, with a hash over its tensors and metadata."""
+    tensors = _flatten(pack)
+    metadata = json.dumps(asdict(pack.metadata), sort_keys=True)
+    header = {
+        "format": str(FORMAT),
+        "metadata": metadata,
+        "sha256": _digest(tensors, metadata),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def read_pack(path: Path) -> SteeringPack:
+    """Read and verify a pack: PackError if missing, truncated, altered or of another format."""
+    if not path.is_file():
+        raise PackError(f"no steering pack at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            # copies: tensors of the open file change when it is overwritten
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        raise PackError(f"{path} is truncated or not a safetensors file; make it again") from None
+    if header.get("format") != str(FORMAT):
+        raise PackError(f"{path} is not a steering pack of format {FORMAT}")
+    if _digest(tensors, header.get("metadata", "")) != header.get("sha256"):
+        raise PackError(f"{path} was altered since it was written (hash differs); make it again")
+    saved = json.loads(header["metadata"])
+    known = {f.name: saved[f.name] for f in fields(PackMetadata) if f.name in saved}
+    for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
+        if name in known:
+            known[name] = tuple(known[name])
+
+    def group(name: str, kind: type[T]) -> T:
+        return kind(*(tensors[f"{name}.{part}"] for part in kind._fields))
+
+    keys = tensors.get("pooled.key")
+    return SteeringPack(
+        PackMetadata(**known), group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
+        group("steer", Features), tensors["directions"], tensors["coefficients"], tensors.get("probe"),
+        group("pooled", PooledGate) if keys is not None and keys.ndim == 2 else None, path,
+    )  # fmt: skip
+
+
+def load_pack(source: str | Path, weights: Weights) -> SteeringPack:
+    """The pack for these weights: ``auto`` is the shipped one, else a file. PackError if unfit."""
+    path = shipped_pack(weights) if source == "auto" else Path(source)
+    if path is None:
+        raise PackError(
+            f"no pack is shipped for {weights.name}; run `whisper-sae-steer calibrate --model"
+            f" {weights.name}` and pass its file as pack=, or pass pack=None to run unsteered"
+        )
+    pack = read_pack(path)
+    if pack.metadata.fingerprint != weights.fingerprint:
+        raise PackError(
+            f"{path} was calibrated for other weights ({pack.metadata.model}, fingerprint"
+            f" {pack.metadata.fingerprint[:8]}) than {weights.name} ({weights.fingerprint[:8]});"
+            f" run `whisper-sae-steer calibrate --model {weights.name}`"
+        )
+    return pack
+
+
+def shipped_packs() -> dict[str, Path]:
+    """Packs inside the installed package, by model name."""
+    folder = Path(str(resources.files("whisper_sae_steer"))) / "packs"
+    return {path.name.removesuffix(".safetensors"): path for path in folder.glob("*.safetensors")}
+
+
+def shipped_pack(weights: Weights) -> Path | None:
+    """By fingerprint rather than name, so that a local copy of the same weights finds its pack."""
+    for path in shipped_packs().values():
+        with safe_open(str(path), framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
+        if metadata.get("fingerprint") == weights.fingerprint:
+            return path
+    return None
+
+
+def pack_digest(pack: SteeringPack) -> str:
+    """SHA-256 over a pack's tensors and metadata."""
+    return _digest(_flatten(pack), json.dumps(asdict(pack.metadata), sort_keys=True))
+
+
+def _flatten(pack: SteeringPack) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, value in pack._asdict().items():
+        if isinstance(value, Features | PooledGate):
+            tensors |= {f"{name}.{part}": t for part, t in value._asdict().items()}
+        elif isinstance(value, Tensor):
+            tensors[name] = value
+    # safetensors takes neither strides nor memory that two tensors share
+    return {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: str) -> str:
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy lacks bfloat16
+    return digest.hexdigest()

@@ -21,8 +21,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.synthetic import clip
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 
 VOICE = "slt"
 TEXTS = (

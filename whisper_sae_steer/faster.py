@@ -13,6 +13,7 @@ from ctranslate2 import StorageView
 from faster_whisper import transcribe as fw
 
 from .audio.reading import load_audio
+from .audio.units import MEL_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME
 from .errors import AttachError, PackError
 from .models.weights import resolve
 from .steering.calls import Call, Steerer, active, current, shows_options_of, within
@@ -20,10 +21,7 @@ from .steering.ctranslate import Decoded, SteeredEncoder
 from .steering.language import detect_at_speech
 from .steering.operator import Labels, check_alpha
 from .steering.pack import load_pack
-from .steering.seek import MEL_FRAMES, SilenceRule, content_of, hold_seek, plan_window, seek_to
-
-FRAME_SECONDS = 0.01
-"""one mel frame, the unit of a segment's ``seek``"""
+from .steering.seek import SilenceRule, content_of, hold_seek, plan_window, seek_to
 
 
 @dataclass
@@ -110,7 +108,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         if call.plan is None or call.plan.start:
             return encoded
         cut = features.copy()
-        cut[:, MEL_FRAMES * call.plan.end :] = 0  # as the library pads what ends here
+        cut[:, MEL_FRAMES_PER_ENCODER_FRAME * call.plan.end :] = 0  # as the library pads what ends here
         return super().encode(cut)
 
     def generate_with_fallback(
@@ -161,9 +159,9 @@ class WhisperModel(faster_whisper.WhisperModel):
         content = features[..., : max(1, features.shape[-1] - 1)]
 
         def detect(frame: int) -> tuple[str, float, Any]:
-            return plain(audio, content[..., MEL_FRAMES * frame :], *args, **kwargs)
+            return plain(audio, content[..., MEL_FRAMES_PER_ENCODER_FRAME * frame :], *args, **kwargs)
 
-        return detect_at_speech(self.steerer, call, detect, content.shape[-1] // MEL_FRAMES)
+        return detect_at_speech(self.steerer, call, detect, content.shape[-1] // MEL_FRAMES_PER_ENCODER_FRAME)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
@@ -185,7 +183,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             if not hasattr(self, "steerer"):  # detached meanwhile
                 yield segment
                 continue
-            offset = segment.seek * FRAME_SECONDS
+            offset = segment.seek * MEL_FRAME_SECONDS
             labels = self.label(call, 0, segment.start - offset, segment.end - offset)
             yield Segment(**vars(segment), **labels._asdict())
 

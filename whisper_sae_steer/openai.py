@@ -17,19 +17,24 @@ from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import get_tokenizer
 
 from .audio.reading import load_audio
+from .audio.units import (
+    MEL_FRAME_SECONDS,
+    MEL_FRAMES_PER_ENCODER_FRAME,
+    SAMPLES_PER_ENCODER_FRAME,
+    WINDOW_FRAMES,
+    WINDOW_SAMPLES,
+)
 from .models.convert import load_torch
-from .models.taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, block_index
+from .models.taps import block_index
 from .models.weights import resolve
 from .steering.calls import Call, Steerer, active, current, shows_options_of
 from .steering.doubt import Answer
 from .steering.language import detect_at_speech
 from .steering.operator import Labels, check_alpha
 from .steering.pack import SteeringPack, load_pack
-from .steering.seek import MEL_FRAMES, Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
+from .steering.seek import Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
 
 AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
-FRAME_SECONDS = 0.01
-"""one mel frame, the unit of a segment's ``seek``"""
 
 
 def load_model(
@@ -152,7 +157,7 @@ class SteeredWhisper(Whisper):
             window = window._replace(plan=plan)
             if plan is not None and not plan.start:
                 cut = mel.clone()
-                cut[:, MEL_FRAMES * plan.end :] = 0  # as the library pads what ends here
+                cut[:, MEL_FRAMES_PER_ENCODER_FRAME * plan.end :] = 0  # as the library pads what ends here
                 window = self._encode(call, window._replace(heard=cut))
         call.window = window
         return window
@@ -198,11 +203,11 @@ class SteeredWhisper(Whisper):
         def detect(frame: int) -> Any:
             if not frame:
                 return whisper.detect_language(self, mel, tokenizer)
-            rest = torch.from_numpy(call.samples[SAMPLES_PER_FRAME * frame :][:WINDOW_SAMPLES])
+            rest = torch.from_numpy(call.samples[SAMPLES_PER_ENCODER_FRAME * frame :][:WINDOW_SAMPLES])
             window: Any = whisper.pad_or_trim(whisper.log_mel_spectrogram(rest, len(mel)), mel.shape[-1])
             return whisper.detect_language(self, window.to(mel), tokenizer)
 
-        return detect_at_speech(self.steerer, call, detect, len(call.samples) // SAMPLES_PER_FRAME)
+        return detect_at_speech(self.steerer, call, detect, len(call.samples) // SAMPLES_PER_ENCODER_FRAME)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
@@ -212,7 +217,7 @@ class SteeredWhisper(Whisper):
 
     def _labels(self, segment: dict[str, Any], call: "_TorchCall") -> Labels:
         assert self.steerer is not None
-        offset = segment["seek"] * FRAME_SECONDS
+        offset = segment["seek"] * MEL_FRAME_SECONDS
         scores = call.windows[_key(segment)].scores
         return self.steerer.labels(scores, segment["start"] - offset, segment["end"] - offset)
 
@@ -256,7 +261,7 @@ def _add_word_timestamps(*, segments: list[dict[str, Any]], model: SteeredWhispe
     if not isinstance(call, _TorchCall) or call.window is None or call.window.plan is None:
         return
     plan = call.window.plan
-    rest = FRAME_SECONDS * MEL_FRAMES * (FRAMES - plan.next)
+    rest = MEL_FRAME_SECONDS * MEL_FRAMES_PER_ENCODER_FRAME * (WINDOW_FRAMES - plan.next)
     if call.skips_silence_of is None or rest > call.skips_silence_of:
         hold_seek(segments, plan, options["tokenizer"].timestamp_begin)
 

@@ -25,8 +25,8 @@ from scipy.signal import resample_poly
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import read_manifest, write_manifest
-from whisper_sae_steer.audio.reading import SAMPLE_RATE
 from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 VOICES = tuple(f"en-us+{variant}" for variant in VARIANTS)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select, spread
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.reading import load_audio
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.files import write_text
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import write_manifest
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.errors import AudioError
 
 from .unseen_sources import SOURCES, Found

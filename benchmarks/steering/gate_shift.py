@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select
 from whisper_sae_steer.audio.reading import load_audio
+from whisper_sae_steer.audio.units import WINDOW_SAMPLES
 from whisper_sae_steer.files import write_text
-from whisper_sae_steer.models.taps import WINDOW_SAMPLES, WindowEncoder
+from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import load_pack

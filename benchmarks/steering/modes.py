@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.reading import load_audio
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
 from whisper_sae_steer.files import write_text
 from whisper_sae_steer.reports import metrics

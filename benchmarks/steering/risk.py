@@ -21,13 +21,14 @@ from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import Clip, read_manifest, select
 from whisper_sae_steer.audio.reading import load_audio
+from whisper_sae_steer.audio.units import ENCODER_FRAME_SECONDS, WINDOW_SAMPLES, content_frames
 from whisper_sae_steer.bench.gaps import align
 from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.files import write_text
-from whisper_sae_steer.models.taps import WINDOW_SAMPLES, WindowEncoder, content_frames
+from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.operator import FRAME_SECONDS, Labels, Steering
+from whisper_sae_steer.steering.operator import Labels, Steering
 from whisper_sae_steer.steering.pack import load_pack
 
 UNNOTICEABLE = 1e-9
@@ -86,7 +87,9 @@ def mark_clips(model: str, clips: Sequence[Clip], threads: int) -> Iterator[Mark
 
 def _label(encoder: WindowEncoder, steering: Steering, window: NDArray[np.float32]) -> Labels:
     content = content_frames(len(window))
-    return steering.labels(steering.scores(encoder([window]))[0, :content], 0.0, content * FRAME_SECONDS)
+    return steering.labels(
+        steering.scores(encoder([window]))[0, :content], 0.0, content * ENCODER_FRAME_SECONDS
+    )
 
 
 def mark_segments(model: WhisperModel, clip: Clip) -> Iterator[Marked]:

@@ -9,7 +9,8 @@ import scipy.io.wavfile
 import torch
 from faster_whisper.audio import decode_audio
 
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, find_audio, load_audio, to_opus
+from whisper_sae_steer.audio.reading import find_audio, load_audio, to_opus
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.errors import AudioError
 
 

@@ -9,8 +9,9 @@ import pytest
 from tests.support.paths import SAMPLES
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import read_manifest
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.sounds import KINDS
+from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.errors import ManifestError
 
 

@@ -13,8 +13,9 @@ from tests.support.calibration_parts import clip, names
 from tests.support.real_models import SAMPLES, weights
 from whisper_sae_steer.audio.clips import Clip, select
 from whisper_sae_steer.audio.mixing import mix
-from whisper_sae_steer.audio.reading import SAMPLE_RATE, load_audio
+from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from whisper_sae_steer.calibrate.windows import (
     MAX_WINDOWS,
     SHORT_SECONDS,
@@ -25,7 +26,7 @@ from whisper_sae_steer.calibrate.windows import (
     plan,
     words_in_noise,
 )
-from whisper_sae_steer.models.taps import WINDOW_SAMPLES, WindowEncoder
+from whisper_sae_steer.models.taps import WindowEncoder
 
 SPEECH = SAMPLES / "speech.ogg"
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from tests.support.real_models import sample, weights
+from whisper_sae_steer.audio.units import WINDOW_FRAMES, WINDOW_SAMPLES
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.models.convert import load_torch
-from whisper_sae_steer.models.taps import FRAMES, WINDOW_SAMPLES, WindowEncoder, block_index, content_frames
+from whisper_sae_steer.models.taps import WindowEncoder, block_index
 
 
 def test_block_index():
@@ -21,13 +22,6 @@ def test_unknown_tap(tap: str):
         block_index(tap)
 
 
-@pytest.mark.parametrize(
-    ("samples", "frames"), [(0, 0), (1, 1), (320, 1), (321, 2), (WINDOW_SAMPLES, FRAMES), (10**9, FRAMES)]
-)
-def test_content_frames(samples: int, frames: int):
-    assert content_frames(samples) == frames
-
-
 def torch_frames(audio: np.ndarray, encoder: WindowEncoder) -> torch.Tensor:
     model = load_torch(weights("tiny.en")).float()
     with torch.no_grad():
@@ -37,7 +31,7 @@ def torch_frames(audio: np.ndarray, encoder: WindowEncoder) -> torch.Tensor:
 def test_encoder_output_is_that_of_torch():
     encoder = WindowEncoder(weights("tiny.en"), threads=1)
     frames = encoder([sample("speech"), sample("gap")[-WINDOW_SAMPLES:]])
-    assert frames.shape == (2, FRAMES, 384)
+    assert frames.shape == (2, WINDOW_FRAMES, 384)
     assert frames.dtype == torch.float32
     assert frames.device.type == "cpu"
     expected = torch_frames(sample("speech"), encoder)
@@ -57,7 +51,7 @@ def test_mel_is_padded_and_cut_to_a_window():
 def test_block_is_the_residual_stream_before_ln_post():
     encoder = WindowEncoder(weights("tiny.en"), "block.3", threads=1)
     block = encoder([sample("speech")])
-    assert block.shape == (1, FRAMES, 384)
+    assert block.shape == (1, WINDOW_FRAMES, 384)
     with torch.no_grad():
         normed = load_torch(weights("tiny.en")).float().encoder.ln_post(block[0])
     torch.testing.assert_close(normed, torch_frames(sample("speech"), encoder), rtol=1e-3, atol=1e-3)

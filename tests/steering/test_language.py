@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.support.small_pack import small_pack
-from whisper_sae_steer.models.taps import FRAMES
+from whisper_sae_steer.audio.units import WINDOW_FRAMES
 from whisper_sae_steer.steering.calls import Call, Listener, Steerer, current
 from whisper_sae_steer.steering.language import detect_at_speech
 from whisper_sae_steer.steering.seek import PAD
@@ -31,7 +31,7 @@ def detected(scores: NDArray[np.float32], call: Call) -> tuple[int, list[int]]:
         looked.append(frame)
         listening = current(STEERER)
         if isinstance(listening, Listener):
-            window = np.pad(scores, (0, FRAMES), constant_values=NOISE)[frame : frame + FRAMES]
+            window = np.pad(scores, (0, WINDOW_FRAMES), constant_values=NOISE)[frame : frame + WINDOW_FRAMES]
             listening.heard.append(torch.from_numpy(window))
         return frame
 

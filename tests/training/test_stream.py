@@ -9,8 +9,8 @@ import pytest
 from tests.support.training_parts import RATE, clip, write_wav
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.reading import load_audio
+from whisper_sae_steer.audio.units import WINDOW_SAMPLES
 from whisper_sae_steer.errors import ManifestError
-from whisper_sae_steer.models.taps import WINDOW_SAMPLES
 from whisper_sae_steer.training.stream import Position, StreamConfig, WindowStream, hold_back
 
 

@@ -16,9 +16,7 @@ import torch
 from faster_whisper.audio import decode_audio
 
 from ..errors import AudioError
-
-SAMPLE_RATE = 16000
-"""Samples a second of everything `load_audio` returns."""
+from .units import SAMPLE_RATE
 
 OPUS_RATE = 48_000
 """what Opus knows"""

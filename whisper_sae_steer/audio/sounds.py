@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .reading import SAMPLE_RATE
+from .units import SAMPLE_RATE
 
 Audio: TypeAlias = npt.NDArray[np.float64]
 Maker: TypeAlias = Callable[[np.random.Generator, int], Audio]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from ..errors import ManifestError
 from ..files import write_atomically
 from .clips import write_manifest
-from .reading import SAMPLE_RATE
 from .sounds import KINDS
+from .units import SAMPLE_RATE
 
 
 class SyntheticClip(NamedTuple):

@@ -8,7 +8,8 @@ import ctranslate2
 import numpy as np
 import torch
 
-from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.reading import load_audio
+from ..audio.units import SAMPLE_RATE
 from ..errors import SteerError
 from ..faster import WhisperModel
 from .config import OWN_LANGUAGE, BatchOptions, settings

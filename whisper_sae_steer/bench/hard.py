@@ -19,7 +19,8 @@ from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 from ..audio import synthetic
 from ..audio.clips import Clip, spread
 from ..audio.mixing import mix
-from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.reading import load_audio
+from ..audio.units import SAMPLE_RATE
 from ..errors import ManifestError
 
 Audio: TypeAlias = NDArray[np.float32]

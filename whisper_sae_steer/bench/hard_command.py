@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..audio.clips import MANIFEST_COLUMNS, read_manifest
-from ..audio.reading import SAMPLE_RATE
+from ..audio.units import SAMPLE_RATE
 from ..errors import ManifestError
 from ..files import write_atomically, write_text
 from ..models.cache import file_sha256

@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..audio.clips import Clip
-from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.reading import load_audio
+from ..audio.units import SAMPLE_RATE
 from ..batch.engine import GIVEN_UP, Engine, Task, Worker, answers
 from ..errors import ManifestError, SteerError
 from ..files import write_text

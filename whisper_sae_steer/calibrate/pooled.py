@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from whisper import Whisper
 
+from ..audio.units import WINDOW_FRAMES
 from ..errors import CalibrationError
-from ..models.taps import FRAMES
 from ..steering.pack import PooledGate
 from .selection import labelled_frames
 from .windows import Window
@@ -144,7 +144,7 @@ def _anywhere(windows: Sequence[Window], seed: int) -> Iterator[Tensor]:
     """Frames from other places in each window: padding is the same everywhere, but not at every place."""
     rng = np.random.default_rng(seed)
     for window in windows:
-        yield window.frames()[torch.from_numpy(rng.choice(FRAMES, QUIET_FRAMES, replace=False))]
+        yield window.frames()[torch.from_numpy(rng.choice(WINDOW_FRAMES, QUIET_FRAMES, replace=False))]
 
 
 @torch.no_grad()

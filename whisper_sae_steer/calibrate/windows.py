@@ -15,11 +15,18 @@ from tqdm import tqdm
 
 from ..audio.clips import Clip
 from ..audio.mixing import mix
-from ..audio.reading import SAMPLE_RATE, audio_seconds, load_audio
+from ..audio.reading import audio_seconds, load_audio
 from ..audio.synthetic import generate
+from ..audio.units import (
+    SAMPLE_RATE,
+    SAMPLES_PER_ENCODER_FRAME,
+    WINDOW_FRAMES,
+    WINDOW_SAMPLES,
+    content_frames,
+)
 from ..errors import AudioError
 from ..files import write_atomically
-from ..models.taps import FRAMES, SAMPLES_PER_FRAME, WINDOW_SAMPLES, WindowEncoder, content_frames
+from ..models.taps import WindowEncoder
 
 MAX_WINDOWS = 4
 """windows taken from one long recording"""
@@ -149,7 +156,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> l
                     temporary,
                     frames=encoder([audio])[0].half().numpy(),
                     content=max(1, content_frames(len(audio))),
-                    speech=_speech_frames(vad, clean) if clean is not None else np.zeros(FRAMES, bool),
+                    speech=_speech_frames(vad, clean) if clean is not None else np.zeros(WINDOW_FRAMES, bool),
                 )
         saved = np.load(path)
         clip = recipe.clip
@@ -158,7 +165,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> l
                 key=recipe.key,
                 clip=clip,
                 is_speech=clip is not None and clip.kind == "speech",
-                reference=clip.text if clip and not recipe.short and saved["content"] < FRAMES else "",
+                reference=clip.text if clip and not recipe.short and saved["content"] < WINDOW_FRAMES else "",
                 held_back=held_back(clip.group if clip else recipe.key),
                 content=int(saved["content"]),
                 speech=saved["speech"],
@@ -210,9 +217,9 @@ def _speech_frames(vad: object, clean: NDArray[np.float32]) -> NDArray[np.bool_]
     """Frames [1500] in which Silero (shipped with faster-whisper) hears speech."""
     padded = np.pad(clean, (0, -len(clean) % VAD_SAMPLES))
     probabilities = np.asarray(vad(padded)).reshape(-1)  # type: ignore[operator]
-    centre = np.arange(FRAMES) * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
+    centre = np.arange(WINDOW_FRAMES) * SAMPLES_PER_ENCODER_FRAME + SAMPLES_PER_ENCODER_FRAME // 2
     index = centre // VAD_SAMPLES
     inside = index < len(probabilities)
-    speech = np.zeros(FRAMES, dtype=bool)
+    speech = np.zeros(WINDOW_FRAMES, dtype=bool)
     speech[inside] = probabilities[index[inside]] > VAD_THRESHOLD
     return speech

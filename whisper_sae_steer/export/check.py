@@ -16,8 +16,9 @@ from whisper import Whisper
 from .. import faster, openai
 from ..attach import attach
 from ..audio.clips import Clip
-from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.reading import load_audio
 from ..audio.synthetic import generate
+from ..audio.units import SAMPLE_RATE
 from ..models.convert import load_torch
 from ..models.taps import empty_mel
 from ..models.weights import Weights

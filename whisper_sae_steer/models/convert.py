@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from whisper.tokenizer import Tokenizer
 from ..errors import WeightsError
 from .layout import Entry, count_layers, layout
 from .vocabulary import get_tokenizer, suppressed, to_tokenizers, tokens
-
-if TYPE_CHECKING:
-    from .weights import Weights
 
 StateDict = dict[str, torch.Tensor]
 AlignmentHeads = list[tuple[int, int]]
@@ -209,9 +206,9 @@ def build(
     return model.eval()
 
 
-def load_torch(source: str | os.PathLike[str] | Weights) -> Whisper:
-    """The torch model of a CTranslate2 folder (or resolved `Weights`): float32, on the CPU."""
-    directory = source if isinstance(source, (str, os.PathLike)) else source.ct2_dir
+def load_torch(directory: str | os.PathLike[str]) -> Whisper:
+    """The torch model of a CTranslate2 folder (resolved `Weights` are one): float32, on the CPU."""
+    directory = os.fspath(directory)
     dims, state, heads = ct2_to_openai(directory)
     try:
         return build(dims, {name: tensor.float() for name, tensor in state.items()}, heads)

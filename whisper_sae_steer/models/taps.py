@@ -13,14 +13,10 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from torch import Tensor
 from torch.nn import Module
 
+from ..audio.units import WINDOW_FRAMES
 from ..errors import PackError
 from .convert import load_torch
 from .weights import Weights
-
-FRAMES = 1500
-"""encoder frames of 20 ms in a window of 30 s"""
-WINDOW_SAMPLES = 480_000
-SAMPLES_PER_FRAME = 320
 
 
 def block_index(tap: str) -> int | None:
@@ -31,11 +27,6 @@ def block_index(tap: str) -> int | None:
     if match is None:
         raise PackError(f"unknown tap {tap!r}: use 'encoder_output' or 'block.N'")
     return int(match[1])
-
-
-def content_frames(samples: int) -> int:
-    """Encoder frames that cover audio of this many 16 kHz samples."""
-    return min(FRAMES, -(-samples // SAMPLES_PER_FRAME))
 
 
 class WindowEncoder:
@@ -55,7 +46,7 @@ class WindowEncoder:
             )
             n_mels = int(self._ct2.n_mels)
         else:
-            model = load_torch(weights.ct2_dir)
+            model = load_torch(weights)
             layers = model.dims.n_audio_layer
             if self.taps == ("all",):
                 self.taps = (*(f"block.{i}" for i in range(layers)), "encoder_output")
@@ -101,7 +92,7 @@ class WindowEncoder:
 
 def empty_mel(n_mels: int) -> np.ndarray:
     """A window of padding, [1, n_mels, 3000] float32."""
-    return np.zeros((1, n_mels, 2 * FRAMES), dtype=np.float32)
+    return np.zeros((1, n_mels, 2 * WINDOW_FRAMES), dtype=np.float32)
 
 
 @contextmanager

@@ -52,6 +52,10 @@ class Weights(NamedTuple):
     checkpoint: Path | None = None
     """The openai .pt file, if the weights came from one."""
 
+    def __fspath__(self) -> str:
+        """The CTranslate2 folder, wherever a path is taken."""
+        return str(self.ct2_dir)
+
 
 class _Package(NamedTuple):
     """A model that can be installed with pip; `parts` joined are its model.bin."""

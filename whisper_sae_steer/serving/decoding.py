@@ -17,7 +17,7 @@ from av.audio import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from ..audio.reading import SAMPLE_RATE
+from ..audio.units import SAMPLE_RATE
 from .config import ServeConfig
 from .engine import checkpoint
 from .errors import ApiError

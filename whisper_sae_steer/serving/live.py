@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect, WebSocke
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..audio.reading import SAMPLE_RATE
+from ..audio.units import SAMPLE_RATE
 from ..errors import SteerError
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .config import MAX_ALPHA

@@ -8,9 +8,8 @@ from fastapi import APIRouter, Depends, Request
 from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
 
-from ..audio.reading import SAMPLE_RATE
+from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ..faster import WhisperModel
-from ..models.taps import WINDOW_SAMPLES
 from ..steering.operator import Labels
 from .decoding import decode
 from .disconnect import unless_gone

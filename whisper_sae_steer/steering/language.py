@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..models.taps import FRAMES
+from ..audio.units import WINDOW_FRAMES
 from .calls import Call, Listener, Steerer, active
 from .seek import frames_before_speech
 
@@ -22,7 +22,7 @@ def detect_at_speech(steerer: Steerer, call: Call, detect: Callable[[int], T], f
         start = 0
         while isinstance(listening, Listener):
             scores = listening.heard[0].cpu().numpy()
-            silent = frames_before_speech(scores, min(FRAMES, frames - start), steerer.pack.metadata)
+            silent = frames_before_speech(scores, min(WINDOW_FRAMES, frames - start), steerer.pack.metadata)
             start += silent
             if start >= frames:
                 return first

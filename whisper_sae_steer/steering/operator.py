@@ -12,14 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..audio.units import ENCODER_FRAME_SECONDS
 from ..errors import AlphaError, PackError
 from ..kernels import Gate, feature_scores, gate_strength, steer_selected, steer_static
-from ..models.taps import SAMPLES_PER_FRAME
 from .doubt import in_doubt
 from .gate import smooth
 from .pack import Features, SteeringPack
-
-FRAME_SECONDS = SAMPLES_PER_FRAME / 16_000
 
 
 class Labels(NamedTuple):
@@ -86,8 +84,8 @@ class Steering:
 
         ``start`` and ``end`` are seconds from the start of the window.
         """
-        first = min(max(0, int(start / FRAME_SECONDS)), len(scores) - 1)
-        span = scores[first : max(first + 1, math.ceil(end / FRAME_SECONDS))]
+        first = min(max(0, int(start / ENCODER_FRAME_SECONDS)), len(scores) - 1)
+        span = scores[first : max(first + 1, math.ceil(end / ENCODER_FRAME_SECONDS))]
         highest, mean = float(span.max()), float(span.mean())
         slope, offset = self.metadata.speech_calibration
         by_highest, by_mean, constant = self.metadata.risk_calibration

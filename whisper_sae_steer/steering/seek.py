@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME
 from .pack import PackMetadata
 
 NO_SPEECH_THRESHOLD, LOGPROB_THRESHOLD, COMPRESSION_RATIO_THRESHOLD = 0.6, -1.0, 2.4
 """both libraries' defaults"""
 MIN_GAP = 150
 """frames (3 s) without speech that make a gap"""
-MEL_FRAMES = 2
-"""mel frames in an encoder frame"""
 PAD = 20
 """frames (0.4 s) left around speech"""
 WORD_SECONDS = 0.2
@@ -146,4 +145,4 @@ def speech_regions(scores: NDArray[np.float32], low: float, peak: float) -> list
 def content_of(mel: NDArray[np.float32]) -> int:
     """Encoder frames with audio in a window of log mel [n_mels, 3000]; libraries pad it with zeros."""
     filled = np.flatnonzero(mel.any(axis=0))
-    return int(filled[-1]) // MEL_FRAMES + 1 if len(filled) else 0
+    return int(filled[-1]) // MEL_FRAMES_PER_ENCODER_FRAME + 1 if len(filled) else 0

@@ -9,12 +9,12 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
 from numpy.typing import NDArray
 
+from ..audio.units import ENCODER_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME, content_frames
 from ..errors import StreamError
 from ..faster import WhisperModel
-from ..models.taps import content_frames
 from ..steering.calls import Call, active
-from ..steering.operator import FRAME_SECONDS, Labels, check_alpha
-from ..steering.seek import COMPRESSION_RATIO_THRESHOLD, MEL_FRAMES, SilenceRule, speech_regions
+from ..steering.operator import Labels, check_alpha
+from ..steering.seek import COMPRESSION_RATIO_THRESHOLD, SilenceRule, speech_regions
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]
@@ -83,7 +83,7 @@ class Listener:
         """
         if self._gate is None or self._gate.gap_threshold is None:
             return [(0, content_frames(len(audio)))]
-        length = max(SHORTEST, MEL_FRAMES * content_frames(len(audio)) + PADDING)
+        length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * content_frames(len(audio)) + PADDING)
         scores = self._encode(audio, min(length, FULL_LENGTH)).scores
         return speech_regions(scores, self._gate.gap_threshold, self._gate.highest_noise)
 
@@ -104,7 +104,7 @@ class Listener:
         with active(model.steerer, heard.call):
             tokenizer = self._tokenizer(heard)
             prompt = model.get_prompt(tokenizer, tokenizer.encode(" " + said) if said else [])
-            longest = TOKENS_AT_LEAST + TOKENS_PER_SECOND * int(heard.content * FRAME_SECONDS)
+            longest = TOKENS_AT_LEAST + TOKENS_PER_SECOND * int(heard.content * ENCODER_FRAME_SECONDS)
             result = model.model.generate(
                 heard.encoded,
                 [prompt],
@@ -138,10 +138,16 @@ class Listener:
 
     def _words(self, tokens: list[int], tokenizer: Tokenizer, heard: Heard) -> list[Word]:
         """Timed by cross-attention, with the library's own corrections."""
-        seconds = heard.content * FRAME_SECONDS
+        seconds = heard.content * ENCODER_FRAME_SECONDS
         segment: dict[str, Any] = {"seek": 0, "start": 0.0, "end": seconds, "tokens": tokens}
         self._model.add_word_timestamps(
-            [[segment]], tokenizer, heard.encoded, MEL_FRAMES * heard.content, PREPENDED, APPENDED, 0.0
+            [[segment]],
+            tokenizer,
+            heard.encoded,
+            MEL_FRAMES_PER_ENCODER_FRAME * heard.content,
+            PREPENDED,
+            APPENDED,
+            0.0,
         )
         spaced = tokenizer.language_code not in UNSPACED
         words: list[Word] = []

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.reading import load_audio
+from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES, content_frames
 from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
-from ..models.taps import SAMPLES_PER_FRAME, WINDOW_SAMPLES, content_frames
 from ..steering.operator import Labels
 from ..steering.seek import MIN_GAP, PAD
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
@@ -166,17 +166,17 @@ class StreamingTranscriber:
                 return
             start, end = regions[0]
             if start - PAD >= MIN_GAP:
-                self._drop((start - PAD) * SAMPLES_PER_FRAME)
+                self._drop((start - PAD) * SAMPLES_PER_ENCODER_FRAME)
                 continue
             over = last or content_frames(len(self._buffer)) - end >= MIN_GAP
-            self._transcribe((end + PAD) * SAMPLES_PER_FRAME, over)
+            self._transcribe((end + PAD) * SAMPLES_PER_ENCODER_FRAME, over)
             if not over:
                 self._shorten()
                 return
             if len(regions) == 1:
                 self._drop(len(self._buffer) - kept)
                 return
-            self._drop((regions[1][0] - PAD) * SAMPLES_PER_FRAME)
+            self._drop((regions[1][0] - PAD) * SAMPLES_PER_ENCODER_FRAME)
 
     def _transcribe(self, spoken: int, over: bool) -> None:
         """Bring the text up to date with the speech that ends ``spoken`` samples into the buffer.
@@ -209,8 +209,8 @@ class StreamingTranscriber:
             words += [word.shifted((self._start + begin) / SAMPLE_RATE) for word in written.words]
             if not written.next:
                 return words
-            begin += written.next * SAMPLES_PER_FRAME
-            if spoken - PAD * SAMPLES_PER_FRAME - begin < UNHEARD:
+            begin += written.next * SAMPLES_PER_ENCODER_FRAME
+            if spoken - PAD * SAMPLES_PER_ENCODER_FRAME - begin < UNHEARD:
                 return words
 
     def _commit(self, words: list[Word], confirmed: int) -> None:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..audio.units import content_frames
 from ..errors import PackError, WeightsError
-from ..models.taps import WindowEncoder, block_index, content_frames, recorded
+from ..models.taps import WindowEncoder, block_index, recorded
 from ..models.weights import Weights
 
 Audio = NDArray[np.float32]

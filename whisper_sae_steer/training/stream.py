@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from ..audio.clips import Clip, read_folder, read_manifest, select
 from ..audio.mixing import mix
-from ..audio.reading import SAMPLE_RATE, load_audio
+from ..audio.reading import load_audio
+from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ..errors import AudioError, ManifestError
-from ..models.taps import WINDOW_SAMPLES
 
 DOMAINS = {"speech": "speech", "music": "music", "nonspeech": "sound"}
 """a clip's kind → what the literature on audio SAEs calls its domain"""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-from ...audio.reading import SAMPLE_RATE, load_audio, to_opus
+from ...audio.reading import load_audio, to_opus
+from ...audio.units import ENCODER_FRAME_SECONDS, SAMPLE_RATE
 from ...errors import AudioError
 from ...files import write_atomically
-from ...steering.operator import FRAME_SECONDS
 from ..store.activations import ActivationStore, Window
 from ..store.excerpts import Excerpt, top_excerpts
 
@@ -45,12 +45,12 @@ class Piece(NamedTuple):
     @property
     def start(self) -> float:
         """Seconds into the recording."""
-        return self.window.start + self.first * FRAME_SECONDS
+        return self.window.start + self.first * ENCODER_FRAME_SECONDS
 
     def name(self, key: str) -> str:
         """The same for the same audio of the store with this key, another for any other."""
         digest = hashlib.sha256(f"{key}\n{self.window.clip}\n{self.window.path}".encode()).hexdigest()
-        return f"{digest[:12]}-{round(self.start / FRAME_SECONDS):06d}-{self.frames}"
+        return f"{digest[:12]}-{round(self.start / ENCODER_FRAME_SECONDS):06d}-{self.frames}"
 
 
 def most_informative(
@@ -85,10 +85,12 @@ def find_pieces(
 
 def _piece(excerpt: Excerpt, windows: Sequence[Window]) -> Piece:
     window = next(
-        w for w in windows if w.start <= excerpt.peak < w.start + w.frames * FRAME_SECONDS + FRAME_SECONDS / 2
+        w
+        for w in windows
+        if w.start <= excerpt.peak < w.start + w.frames * ENCODER_FRAME_SECONDS + ENCODER_FRAME_SECONDS / 2
     )
-    frames = round(excerpt.seconds / FRAME_SECONDS)
-    first = STEP * round((excerpt.start - window.start) / FRAME_SECONDS / STEP)
+    frames = round(excerpt.seconds / ENCODER_FRAME_SECONDS)
+    first = STEP * round((excerpt.start - window.start) / ENCODER_FRAME_SECONDS / STEP)
     return Piece(window, min(first, window.frames - frames), frames)
 
 
@@ -111,7 +113,7 @@ def write_sounds(pieces: Collection[Piece], key: str, folder: Path) -> set[str]:
             continue
         for piece in absent:
             start = round(piece.start * SAMPLE_RATE)
-            samples = audio[start : start + round(piece.frames * FRAME_SECONDS * SAMPLE_RATE)]
+            samples = audio[start : start + round(piece.frames * ENCODER_FRAME_SECONDS * SAMPLE_RATE)]
             if len(samples):
                 with write_atomically(folder / f"{piece.name(key)}.ogg") as temporary:
                     temporary.write_bytes(to_opus(samples))

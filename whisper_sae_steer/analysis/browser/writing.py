@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 from tqdm import tqdm
 
+from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...files import write_atomically, write_text
 from ...sae.autoencoder import SAE
-from ...steering.operator import FRAME_SECONDS
 from ..meaning.mel import OFFSETS
 from ..meaning.sound import mean_mels
 from ..results import REPORT, plain
@@ -174,7 +174,7 @@ def _feature(found: _Found, feature: int, column: csc_matrix) -> dict[str, Any]:
         "mean": counted.mean[feature],
         "threshold": None if threshold is None else float(threshold[feature]),
         "domains": [
-            {"name": name, "rate": rate, "seconds": frames * FRAME_SECONDS}
+            {"name": name, "rate": rate, "seconds": frames * ENCODER_FRAME_SECONDS}
             for name, rate, frames in zip(
                 counted.domains, counted.domain_rates[:, feature], counted.domain_frames, strict=True
             )
@@ -187,8 +187,8 @@ def _feature(found: _Found, feature: int, column: csc_matrix) -> dict[str, Any]:
         "specialised": results.specialised.get(feature),
         "mean_mel": {
             "data": mean_picture(found.means[feature]),
-            "first": OFFSETS[0] * FRAME_SECONDS,
-            "last": OFFSETS[-1] * FRAME_SECONDS,
+            "first": OFFSETS[0] * ENCODER_FRAME_SECONDS,
+            "last": OFFSETS[-1] * ENCODER_FRAME_SECONDS,
             "words": results.sounds.get(feature),
         },
         "excerpts": [_excerpt(found, feature, piece, column) for piece in found.pieces[feature]]
@@ -240,7 +240,7 @@ def _index(found: _Found, config: BrowserConfig) -> dict[str, Any]:
         "recordings": len({(window.clip, window.path) for window in store.windows}),
         "labels": len(counted.labels),
         "domains": [
-            {"name": name, "seconds": frames * FRAME_SECONDS}
+            {"name": name, "seconds": frames * ENCODER_FRAME_SECONDS}
             for name, frames in zip(counted.domains, counted.domain_frames, strict=True)
         ],
         "alive": len(alive),

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import spearmanr
 
 from ...audio.clips import Clip, spread
-from ...audio.reading import SAMPLE_RATE
+from ...audio.units import SAMPLE_RATE
 from ...calibrate.attribution import SilenceObjective
 from ...calibrate.selection import (
     OTHER_FRAMES,

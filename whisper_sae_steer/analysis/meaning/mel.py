@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...files import write_atomically
 from ...reports.page import aligned, paragraph, percent, table
-from ...steering.operator import FRAME_SECONDS
 from ..store.activations import ActivationStore, add_store_arguments, chosen_sae
 from ..store.excerpts import Excerpt, player, recordings, top_excerpts
 from ..store.sparse import shape_of
@@ -122,7 +122,7 @@ def interpret(store: ActivationStore, sae: str, out: Path, config: MelConfig | N
     found = _features(store, features, numbers, difference, config.excerpts)
     structure = difference.std((1, 2))
     shown = list(config.features) or _most_distinct(found, structure)
-    offsets = [round(offset * FRAME_SECONDS, 3) for offset in OFFSETS]
+    offsets = [round(offset * ENCODER_FRAME_SECONDS, 3) for offset in OFFSETS]
     return MelResult(sae, store.rows, offsets, out / MEANS, shown, found)
 
 

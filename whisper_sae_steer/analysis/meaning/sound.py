@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 from tqdm import tqdm
 
-from ...audio.reading import SAMPLE_RATE
-from ...steering.operator import FRAME_SECONDS
+from ...audio.units import ENCODER_FRAME_SECONDS, SAMPLE_RATE
 from ..store.sparse import shape_of
 
 DECIBELS = 40.0
@@ -128,7 +127,7 @@ def activation_seconds(features: csr_matrix, numbers: NDArray[np.intp]) -> NDArr
         (column[1:] == column[:-1]) & (rows[1:] == rows[:-1] + 1) & (numbers[rows[1:]] == numbers[rows[:-1]])
     )
     runs = np.bincount(column[~goes_on], minlength=len(counts))
-    return counts * FRAME_SECONDS / np.maximum(runs, 1)
+    return counts * ENCODER_FRAME_SECONDS / np.maximum(runs, 1)
 
 
 def _run_around(holds: NDArray[np.bool_], at: int) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from scipy.sparse import csr_matrix
 
+from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...sae.autoencoder import SAE
 from ...sae.formats import load_sae
-from ...steering.operator import FRAME_SECONDS
 
 INDEX, PARTS, FEATURES, MATRIX = "index.json", "frames", "features", "features.safetensors"
 
@@ -98,7 +98,7 @@ class ActivationStore:
 
     @property
     def seconds(self) -> float:
-        return self.rows * FRAME_SECONDS
+        return self.rows * ENCODER_FRAME_SECONDS
 
     @property
     def saes(self) -> tuple[str, ...]:

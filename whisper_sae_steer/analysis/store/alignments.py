@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
-from ...steering.operator import FRAME_SECONDS
 from .activations import Window
 
 SILENCES = frozenset({"", "sil", "sp", "spn", "<eps>", "<sil>"})
@@ -76,7 +76,7 @@ def labels_of_frames(intervals: Sequence[Interval], start: float, frames: int) -
     """The phone at the centre of each 20 ms frame of a window from ``start`` s on: [frames], "" for none."""
     if not intervals:
         return np.full(frames, "")
-    centres = start + (np.arange(frames) + 0.5) * FRAME_SECONDS
+    centres = start + (np.arange(frames) + 0.5) * ENCODER_FRAME_SECONDS
     starts, ends = np.array([i.start for i in intervals]), np.array([i.end for i in intervals])
     place = np.searchsorted(starts, centres, side="right") - 1
     inside = (place >= 0) & (centres < ends[place])

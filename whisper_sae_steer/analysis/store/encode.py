@@ -16,10 +16,10 @@ from scipy.sparse import csr_matrix, vstack
 from tqdm import tqdm
 
 from ...audio.clips import Clip
-from ...audio.reading import SAMPLE_RATE, load_audio
+from ...audio.reading import load_audio
+from ...audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ...errors import AnalysisError, AudioError
 from ...files import write_atomically, write_text
-from ...models.taps import WINDOW_SAMPLES
 from ...sae.autoencoder import SAE, calibrate_threshold
 from ...sae.formats import save_sae
 from ...training.encoders import FrameEncoder

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
-from ...audio.reading import SAMPLE_RATE, load_audio
+from ...audio.reading import load_audio
+from ...audio.units import ENCODER_FRAME_SECONDS, SAMPLE_RATE
 from ...errors import AudioError
 from ...reports.page import paragraph, sound
-from ...steering.operator import FRAME_SECONDS
 from .activations import Window
 from .sparse import shape_of, summing
 
@@ -76,9 +76,9 @@ def _strongest(features: csr_matrix, group_of: NDArray[np.intp]) -> list[tuple[i
 
 def _around(window: Window, frame: int, value: float, seconds: float) -> Excerpt:
     """The piece around a frame of a window, moved where it would reach beyond it."""
-    length = window.frames * FRAME_SECONDS
+    length = window.frames * ENCODER_FRAME_SECONDS
     seconds = min(seconds, length)
-    middle = (frame + 0.5) * FRAME_SECONDS
+    middle = (frame + 0.5) * ENCODER_FRAME_SECONDS
     start = min(max(0.0, middle - seconds / 2), length - seconds)
     return Excerpt(
         clip=window.clip,

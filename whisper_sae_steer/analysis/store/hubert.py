@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ...audio.reading import Source, load_audio
+from ...audio.units import SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES
 from ...errors import AudioError
-from ...models.taps import SAMPLES_PER_FRAME, WINDOW_SAMPLES
 from ...training.encoders import Audio, HubertFrames
 
 RECEPTIVE_FIELD = 400
@@ -37,7 +37,7 @@ def hubert_activations(
 
 def _windows(samples: Audio) -> Iterator[Audio]:
     """Pieces that give 1500 frames each, and the rest."""
-    beyond = RECEPTIVE_FIELD - SAMPLES_PER_FRAME
+    beyond = RECEPTIVE_FIELD - SAMPLES_PER_ENCODER_FRAME
     for start in range(0, len(samples), WINDOW_SAMPLES):
         piece = samples[start : start + WINDOW_SAMPLES + beyond]
         if start == 0 or len(piece) >= RECEPTIVE_FIELD:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csc_matrix, csr_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
-from ...steering.operator import FRAME_SECONDS
 from ..meaning.describers import Evidence, Span
 from ..meaning.sound import DECIBELS, band_hz, band_word, describe_sound, mean_mels
 from .activations import ActivationStore, Window
@@ -96,8 +96,8 @@ def _span(window: Window, first: int, decibels: NDArray[np.float32]) -> Span:
     return Span(
         clip=window.clip,
         path=window.path,
-        start=round(window.start + first * FRAME_SECONDS, 2),
-        seconds=round(len(decibels) * FRAME_SECONDS, 2),
+        start=round(window.start + first * ENCODER_FRAME_SECONDS, 2),
+        seconds=round(len(decibels) * ENCODER_FRAME_SECONDS, 2),
         label=window.label,
         domain=window.domain,
         low_db=low,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from ...audio.clips import NONSPEECH_KINDS, Clip
-from ...audio.reading import SAMPLE_RATE, load_audio
+from ...audio.reading import load_audio
+from ...audio.units import SAMPLE_RATE
 from ...errors import AudioError
 from ...reports import metrics
 from ...reports.page import heading, paragraph, sound

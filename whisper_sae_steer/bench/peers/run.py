@@ -16,7 +16,7 @@ from whisper.timing import dtw
 
 from ... import faster, openai
 from ...audio.clips import Clip
-from ...audio.reading import SAMPLE_RATE
+from ...audio.units import SAMPLE_RATE
 from ...files import write_atomically
 from ...models.convert import load_torch
 from ...models.weights import resolve

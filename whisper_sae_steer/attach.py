@@ -23,13 +23,14 @@ from torch.utils.hooks import RemovableHandle
 from .errors import AttachError, PackError
 from .faster import BatchedInferencePipeline, WhisperModel
 from .models.taps import block_index, empty_mel
+from .models.transformers_names import encoder_state, is_transformers
 from .models.weights import fingerprint
 from .openai import SteeredWhisper
 from .steering.ctranslate import SteeredEncoder
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, read_pack, shipped_packs
 from .steering.standing import StandingSteerer, Stats
-from .steering.transformers import BlankWhereSilent, encoder_state, is_transformers
+from .steering.transformers import BlankWhereSilent
 
 HANDLE = "_steering_handle"
 """the attribute under which a model keeps its handle"""

@@ -9,8 +9,8 @@ from whisper import Whisper
 
 from ..errors import WeightsError
 from ..models.convert import openai_to_ct2
+from ..models.transformers_names import TRANSFORMERS_NAMES
 from ..models.vocabulary import get_tokenizer, suppressed, to_tokenizers
-from ..steering.transformers import NAMES
 
 Format = Literal["openai", "hf", "ct2"]
 CHECKPOINT = "model.pt"
@@ -85,7 +85,7 @@ def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict with transformers' names, the output projection tied."""
     renamed: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        for ours, theirs in NAMES.items():
+        for ours, theirs in TRANSFORMERS_NAMES.items():
             name = name.replace(ours, theirs)
         renamed[name] = tensor.clone()
     renamed["proj_out.weight"] = renamed["model.decoder.embed_tokens.weight"]

@@ -1,39 +1,10 @@
-"""What transformers' Whisper needs to be steered: its names for the weights, and leave to write nothing."""
+"""What transformers' Whisper needs to be steered: leave to write nothing."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .calls import Steerer, current
-
-NAMES = {
-    "encoder.": "model.encoder.", "decoder.": "model.decoder.", "blocks.": "layers.",
-    "cross_attn_ln": "encoder_attn_layer_norm", "attn_ln": "self_attn_layer_norm",
-    "cross_attn": "encoder_attn", ".attn.": ".self_attn.", ".query": ".q_proj", ".key": ".k_proj",
-    ".value": ".v_proj", ".out.": ".out_proj.", "mlp.0": "fc1", "mlp.2": "fc2", "mlp_ln": "final_layer_norm",
-    "encoder.ln_post": "encoder.layer_norm", "decoder.ln.": "decoder.layer_norm.",
-    "token_embedding": "embed_tokens",
-    "encoder.positional_embedding": "encoder.embed_positions.weight",
-    "decoder.positional_embedding": "decoder.embed_positions.weight",
-}  # fmt: skip
-"""parts of openai's names and transformers', to be replaced in this order"""
-
-
-def is_transformers(model: Any) -> bool:
-    """Whether it is transformers' Whisper for text; asked without importing transformers."""
-    return any(cls.__name__ == "WhisperForConditionalGeneration" for cls in type(model).__mro__)
-
-
-def encoder_state(model: Any) -> dict[str, Tensor]:
-    """The encoder's weights under openai's names."""
-    state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith("model.encoder."):
-            for ours, theirs in NAMES.items():
-                name = name.replace(theirs, ours)
-            state[name] = tensor
-    return state
 
 
 class BlankWhereSilent:

@@ -12,9 +12,9 @@ from sklearn.linear_model import Ridge
 
 from benchmarks.analysis import eeg_simulated as simulated
 from tests.support.analysis_parts import make_store
-from whisper_sae_steer.analysis.eeg import trf, trf_null
-from whisper_sae_steer.analysis.eeg.analysis import EegConfig, eeg, most_frequent
+from whisper_sae_steer.analysis.eeg import permutations, trf
 from whisper_sae_steer.analysis.eeg.recordings import band_pass, cut, envelope, read_eeg
+from whisper_sae_steer.analysis.eeg.responses import EegConfig, eeg, most_frequent
 from whisper_sae_steer.analysis.eeg.trf import Lags, Trial
 from whisper_sae_steer.analysis.store.activations import ActivationStore
 from whisper_sae_steer.cli import main
@@ -123,7 +123,7 @@ def test_cross_moments_at_shifts_are_those_of_a_shifted_eeg(lags: Lags):
     (trial,) = random_trials([50], predictors=1)
     shifts = np.array([0, 1, 7, 30, 49])
     spectrum = np.fft.rfft(trial.y, axis=0)
-    found = trf_null._cross_moments(trial.x[:, 0], trial.y, spectrum, shifts, lags)
+    found = permutations._cross_moments(trial.x[:, 0], trial.y, spectrum, shifts, lags)
     for i, shift in enumerate(shifts):
         expected = trf.lagged(trial.x, lags).T @ np.roll(trial.y, -shift, 0)
         np.testing.assert_allclose(found[:, i], expected, atol=1e-9)
@@ -131,10 +131,10 @@ def test_cross_moments_at_shifts_are_those_of_a_shifted_eeg(lags: Lags):
 
 def test_versions_are_moments_of_shifted_residuals():
     trials = random_trials()
-    null = trf_null.Null.draw(trials, LAGS, 3, 0, lambda _: None)
+    null = permutations.Null.draw(trials, LAGS, 3, 0, lambda _: None)
     assert [shifts[0] for shifts in null.shifts] == [0] * 4
     fits = [0.5 * trial.y + trial.x[:, :1] for trial in trials]
-    (found,) = trf_null._versions(null, trf.columns_of([0, 1], LAGS), fits)
+    (found,) = permutations._versions(null, trf.columns_of([0, 1], LAGS), fits)
     for version in range(4):
         shifted = [
             trial._replace(y=fit + np.roll(trial.y - fit, -shifts[version], 0))
@@ -156,8 +156,8 @@ def test_p_values_are_uniform_without_a_response():
             first, second = np.repeat(rng.random((60, 2)) < 0.2, 5, 0).T.astype(float)
             x = np.column_stack([first, np.where(rng.random(300) < 0.6, first, second)])
             trials.append(Trial(x, simulated.pink(rng, 300, 8), i % 4))
-        null = trf_null.Null.draw(trials, lags, 59, seed, lambda _: None)
-        p.append((trf_null.alone(null, 0).p, trf_null.gained(null, [0], [[1]])[0].p))
+        null = permutations.Null.draw(trials, lags, 59, seed, lambda _: None)
+        p.append((permutations.alone(null, 0).p, permutations.gained(null, [0], [[1]])[0].p))
     for found in np.array(p).transpose(1, 0, 2).reshape(2, -1):
         assert found.min() >= 1 / 60
         assert 0.15 < (found <= 0.2).mean() < 0.25

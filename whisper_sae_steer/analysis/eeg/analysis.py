@@ -1,238 +1,40 @@
-"""Does the brain follow what SAE features follow? Temporal response functions of features against EEG.
+"""The analysis ``eeg``: does the brain follow what SAE features follow?
 
-For each feature: the correlation of EEG with what a ridge regression on the lagged feature predicts on
-recordings it was not fitted on (nested cross-validation), what the feature adds to the broadband
-envelope, permutation p-values of both, and its response over the lags. AudioSAE (arXiv 2602.05027) asks
-the same of EEG of listeners.
+Temporal response functions of features against the EEG of somebody who listens. AudioSAE (arXiv 2602.05027)
+asks the same.
 """
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import AnalysisError
+from ...reports.page import aligned, paragraph, percent, table
 from ..store.activations import ActivationStore, add_store_arguments
-from . import report as eeg_report
-from .recordings import Eeg, cut, envelope, heard, read_eeg
-from .trf import RATE, Array, Lags, Trial, columns_of, kernels, moments, nested_alphas
-from .trf_null import Null, Tested, alone, gained
+from .recordings import Eeg, read_eeg
+from .responses import EegConfig, EegResult, Measured, Response, eeg, most_frequent
+from .trf import RATE
 
 TITLE = "EEG"
 QUESTION = "Do features predict the EEG of somebody who listens, and beyond the loudness of what is heard?"
 HEIGHT = 3.4
-LEVEL = 0.05
-"""false discovery rate"""
-ENVELOPE, SUM = "envelope", "sum of the features"
-text, plot, section = eeg_report.text, eeg_report.plot, eeg_report.section
 
-
-@dataclass(frozen=True)
-class EegConfig:
-    """How responses are estimated and tested."""
-
-    first_lag: float = 0.0
-    """seconds after the stimulus, at least 0"""
-    last_lag: float = 0.5
-    """seconds"""
-    low: float = 1.0
-    """band of EEG and predictors, Hz"""
-    high: float = 15.0
-    """Hz, below 25"""
-    folds: int = 5
-    """outer folds, over recordings; the ridge parameter is chosen within the others"""
-    n_permutations: int = 1000
-    """circular shifts of each trial; the smallest p-value is 1 / (1 + n)"""
-    over: Literal["envelope", "others"] = "envelope"
-    """what a feature must add to: the envelope, or the envelope and the other features chosen (slower)"""
-    seed: int = 0
-    """of the shifts"""
-
-    def __post_init__(self):
-        if not 0 <= self.first_lag < self.last_lag <= 2:
-            raise AnalysisError("lags must go from at least 0 to at most 2 seconds")
-        if self.folds < 3 or self.n_permutations < 1:
-            raise AnalysisError("it takes at least 3 folds and 1 permutation")
-
-
-class Measured(NamedTuple):
-    """A score of each channel."""
-
-    score: list[float]
-    """Pearson's r on held-out recordings, mean over folds, or how much was gained of it"""
-    p: list[float]
-    """(k + 1) / (n + 1) for k of n permutations that reach the score"""
-    q: list[float]
-    """p corrected for all channels and features (Benjamini–Hochberg)"""
-
-
-class Response(NamedTuple):
-    """Of one predictor."""
-
-    name: str
-    feature: int | None
-    rate: float | None
-    """share of the frames heard that the feature fires on; 0: dead, and nothing else is known"""
-    alone: Measured | None
-    gain: Measured | None
-    """over the envelope, or over the envelope and the other features"""
-    kernel: list[list[float]] | None
-    """[channels][lags]: µV per standard deviation, all predictors fitted together on all trials"""
-
-
-class EegResult(NamedTuple):
-    """Result of :func:`eeg`."""
-
-    sae: str
-    channels: tuple[str, ...]
-    positions: dict[str, tuple[float, float, float]]
-    """of electrodes, in metres; empty if unknown"""
-    trials: int
-    recordings: int
-    minutes: float
-    lags: list[float]
-    """seconds"""
-    config: EegConfig
-    responses: tuple[Response, ...]
-    """envelope, each feature, sum of the features"""
-    joint: Measured
-    """what all features together add to the envelope"""
-    alone: tuple[int, ...]
-    """features that predict some channel (q < 0.05)"""
-    beyond: tuple[int, ...]
-    """features that add to ``config.over`` at some channel (q < 0.05)"""
-
-
-def eeg(
-    store: ActivationStore,
-    eegs: Sequence[Eeg],
-    features: Sequence[int],
-    sae: str | None = None,
-    config: EegConfig = EegConfig(),
-) -> EegResult:
-    """Responses of one listener's EEG to features of a stored SAE. All files must have the same channels.
-
-    AnalysisError for features that don't exist or are all dead, for fewer than three recordings, and
-    from :func:`eeg_data.cut`.
-    """
-    if len({one.channels for one in eegs}) != 1:
-        raise AnalysisError("the EEG files have different channels; choose common ones with --channels")
-    name = store.choose(sae)
-    values, rates = _activations(store, eegs, features, name)
-    alive = [i for i, rate in enumerate(rates) if rate]
-    if not alive:
-        raise AnalysisError("none of the features fires on what was heard; choose others with --features")
-    live = values[:, alive]
-    predictors = np.column_stack([envelope(store.mel()), live, live.sum(1)])
-    lags = Lags(round(config.first_lag * RATE), round(config.last_lag * RATE))
-    trials = cut(eegs, store, predictors, lags, (config.low, config.high), config.folds)
-    single, gains, joint = _tests(trials, lags, len(alive), config)
-    shown = _kernels(trials, lags, len(alive))
-    order = [None, *alive, None]
-    names = [ENVELOPE, *(f"feature {features[i]}" for i in alive), SUM]
-    found = [
-        Response(
-            label,
-            None if i is None else features[i],
-            None if i is None else rates[i],
-            single[at],
-            gains[at],
-            shown[:, at].tolist() if at < shown.shape[1] else None,
-        )
-        for at, (label, i) in enumerate(zip(names, order, strict=True))
-    ]
-    dead = [Response(f"feature {features[i]}", features[i], 0.0, None, None, None)
-            for i in range(len(features)) if i not in alive]  # fmt: skip
-    played = {event.clip for one in eegs for event in one.events}
-    return EegResult(
-        sae=name,
-        channels=eegs[0].channels,
-        positions=eegs[0].positions,
-        trials=len(trials),
-        recordings=len(played),
-        minutes=sum(len(trial.y) for trial in trials) / RATE / 60,
-        lags=lags.seconds.tolist(),
-        config=config,
-        responses=(*found[:-1], *dead, found[-1]),
-        joint=joint,
-        alone=_significant(found, "alone"),
-        beyond=_significant(found, "gain"),
-    )
-
-
-def most_frequent(
-    store: ActivationStore, eegs: Sequence[Eeg], count: int, sae: str | None = None
-) -> list[int]:
-    """The features that fire on the most frames of what was heard, the most frequent first."""
-    firing = np.bincount(store.features(sae)[heard(eegs, store)].indices)
-    return [int(i) for i in (-firing).argsort(kind="stable")[:count] if firing[i]]
-
-
-def _activations(
-    store: ActivationStore, eegs: Sequence[Eeg], features: Sequence[int], sae: str
-) -> tuple[NDArray[np.float64], list[float]]:
-    """Features of all rows [rows, n], and the share of frames heard that each fires on."""
-    matrix: Any = store.features(sae)
-    wrong = [i for i in features if not 0 <= i < matrix.shape[1]]
-    if wrong or len(set(features)) < len(features):
-        raise AnalysisError(f"features must be different numbers from 0 to {matrix.shape[1] - 1}")
-    values = np.asarray(matrix[:, list(features)].toarray(), np.float64)
-    return values, (values[heard(eegs, store)] > 0).mean(0).tolist()
-
-
-def _tests(
-    trials: Sequence[Trial], lags: Lags, count: int, config: EegConfig
-) -> tuple[list[Measured | None], list[Measured | None], Measured]:
-    """Of envelope, features and their sum: alone, and what they add; and what all features add together."""
-    features, last = range(1, count + 1), count + 1
-    steps = (2 * count + 4) * (config.n_permutations + 1)
-    with tqdm(total=steps, desc="permutations", unit="fit", unit_scale=True) as progress:
-        null = Null.draw(trials, lags, config.n_permutations, config.seed, progress.update)
-        single = [alone(null, i) for i in range(count + 2)]
-        if config.over == "envelope":
-            *gains, total, joint = gained(null, [0], [*([i] for i in features), [last], [*features]])
-        else:
-            total, joint = gained(null, [0], [[last], [*features]])
-            gains = [gained(null, [i for i in range(count + 1) if i != one], [[one]])[0] for one in features]
-    return (
-        [*_corrected(single[:1]), *_corrected(single[1:-1]), *_corrected(single[-1:])],
-        [None, *_corrected(gains), *_corrected([total])],
-        _corrected([joint])[0],
-    )
-
-
-def _corrected(tests: Sequence[Tested]) -> list[Measured]:
-    from mne.stats import fdr_correction
-
-    p = np.array([test.p for test in tests])
-    q: Array = fdr_correction(p)[1]
-    return [
-        Measured(test.score.tolist(), test.p.tolist(), each.tolist())
-        for test, each in zip(tests, q, strict=True)
-    ]
-
-
-def _kernels(trials: Sequence[Trial], lags: Lags, count: int) -> Array:
-    """[channels, 1 + count, lags]: of the envelope and the features together, without their sum."""
-    joint = [trial._replace(x=trial.x[:, : count + 1]) for trial in trials]
-    alphas = nested_alphas(
-        [fold.of(columns_of(range(count + 1), lags)) for fold in moments(joint, lags)], lags
-    )
-    return kernels(joint, lags, float(np.median(alphas)))
-
-
-def _significant(responses: Sequence[Response], of: Literal["alone", "gain"]) -> tuple[int, ...]:
-    found: list[int] = []
-    for response in responses:
-        measured: Measured | None = getattr(response, of)
-        if response.feature is not None and measured and min(measured.q) < LEVEL:
-            found.append(response.feature)
-    return tuple(found)
+SHOWN = 5
+"""kernels drawn"""
+HEAD = ("predictor", "fires on", "best channel", "r", "p", "q", "gains at", "gain of r", "p", "q")
+NOTE = (
+    "r: Pearson correlation of measured and predicted EEG on recordings that nothing was fitted to, mean over"
+    " the {folds} outer folds, at the channel where it is highest; the ridge parameter is chosen by"
+    " cross-validation within the others. Gain: what r rises by if the predictor joins {over}. p: share of"
+    " {n} circular shifts of the EEG within each trial (for gains: of what is left of it) that reach the"
+    " score, all fitted anew, (k + 1) / (n + 1), so at least {least:.2g}. q: Benjamini–Hochberg over channels"
+    " and features. EEG and predictors at 50 Hz, {low:g} to {high:g} Hz. Envelope: amplitude of the log-mel"
+    " to the power of 0.6. Responses are those of all predictors but the sum, fitted together on all trials"
+    " by mne's ReceptiveField."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -275,3 +77,110 @@ def run(args: argparse.Namespace) -> EegResult:
             progress.update()
     features = args.features or most_frequent(store, eegs, args.top, args.sae)
     return eeg(store, eegs, features, args.sae, config)
+
+
+def text(result: EegResult) -> list[str]:
+    return [*answer(result), *aligned(HEAD, [_row(result, response) for response in result.responses])]
+
+
+def section(result: EegResult) -> list[str]:
+    config = result.config
+    note = NOTE.format(
+        folds=min(config.folds, result.recordings), over=_baseline(result), n=config.n_permutations,
+        least=1 / (1 + config.n_permutations), low=config.low, high=config.high,
+    )  # fmt: skip
+    return [
+        *(paragraph(line) for line in answer(result)),
+        table(HEAD, [_row(result, response) for response in result.responses]),
+        paragraph(note, small=True),
+    ]
+
+
+def answer(result: EegResult) -> list[str]:
+    """The findings in two sentences."""
+    base = result.responses[0].alone
+    assert base is not None
+    asked = sum(response.feature is not None for response in result.responses)
+    channel, r, _, _ = _best(result, base)
+    at, gain, p, _ = _best(result, result.joint)
+    return [
+        f"{len(result.alone)} of {asked} features predict the EEG at some of {len(result.channels)} channels,"
+        f" {len(result.beyond)} of them beyond {_baseline(result)} (q < 0.05; {result.trials} trials of"
+        f" {result.recordings} recordings, {result.minutes:.1f} minutes).",
+        f"The envelope alone reaches r = {r} at {channel}; all features together add {gain} at {at} (p {p}).",
+    ]
+
+
+def plot(result: EegResult, figure: Any) -> None:
+    left, right = figure.subfigures(1, 2, width_ratios=(3, 4))
+    _draw_kernels(result, left.subplots())
+    base = result.responses[0].alone
+    assert base is not None
+    maps = {"envelope: r": base.score, "features add": result.joint.score}
+    if result.positions:
+        _draw_maps(result, right.subplots(1, 2), maps, right)
+    else:
+        _draw_bars(result, right.subplots(), maps)
+
+
+def _draw_kernels(result: EegResult, axes: Any) -> None:
+    """The responses with the surest and largest gains, each at its best channel."""
+    found = [r for r in result.responses if r.kernel is not None and r.alone is not None]
+    found.sort(key=_surest)
+    for response in found[:SHOWN]:
+        assert response.kernel is not None
+        measured = response.gain or response.alone
+        assert measured is not None
+        channel = int(np.argmax(measured.score))
+        label = f"{response.name}, {result.channels[channel]}"
+        axes.plot([1000 * lag for lag in result.lags], response.kernel[channel], label=label)
+    axes.axhline(0, color="#999", linewidth=0.5)
+    axes.set_xlabel("lag, ms")
+    axes.set_ylabel("response, µV per SD")
+    axes.legend(fontsize=6, frameon=False)
+
+
+def _draw_maps(result: EegResult, axes: Any, maps: dict[str, list[float]], figure: Any) -> None:
+    import mne
+
+    montage = mne.channels.make_dig_montage(
+        {name: np.array(place) for name, place in result.positions.items()}, coord_frame="head"
+    )
+    info: Any = mne.create_info(list(result.channels), RATE, "eeg")
+    info.set_montage(montage)
+    for ax, (title, values) in zip(axes, maps.items(), strict=True):
+        image, _ = mne.viz.plot_topomap(values, info, axes=ax, show=False, contours=0)
+        figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.7)
+        ax.set_title(title)
+
+
+def _draw_bars(result: EegResult, axes: Any, maps: dict[str, list[float]]) -> None:
+    places = np.arange(len(result.channels))
+    for i, (title, values) in enumerate(maps.items()):
+        axes.bar(places + 0.4 * i - 0.2, values, 0.4, label=title)
+    axes.set_xticks(places, result.channels, rotation=90, fontsize=6)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _surest(response: Response) -> tuple[float, float]:
+    measured = response.gain or response.alone
+    assert measured is not None
+    return min(measured.q), -max(measured.score)
+
+
+def _baseline(result: EegResult) -> str:
+    return "the envelope" if result.config.over == "envelope" else "the envelope and the other features"
+
+
+def _best(result: EegResult, measured: Measured) -> tuple[str, str, str, str]:
+    i = int(np.argmax(measured.score))
+    return (
+        result.channels[i], f"{measured.score[i]:.3f}", f"{measured.p[i]:.2g}", f"{measured.q[i]:.2g}",
+    )  # fmt: skip
+
+
+def _row(result: EegResult, response: Response) -> list[str]:
+    cells: list[str] = []
+    for measured in (response.alone, response.gain):
+        cells += _best(result, measured) if measured else ["–"] * 4
+    return [response.name, "dead" if response.rate == 0 else percent(response.rate), *cells]

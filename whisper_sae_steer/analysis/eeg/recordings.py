@@ -125,7 +125,7 @@ def cut(
     return trials
 
 
-def heard(eegs: Sequence[Eeg], store: ActivationStore) -> NDArray[np.bool_]:
+def rows_played(eegs: Sequence[Eeg], store: ActivationStore) -> NDArray[np.bool_]:
     """For each row of the store whether its recording was played: [rows]."""
     played = {event.clip for eeg in eegs for event in eeg.events}
     return np.repeat([w.clip in played for w in store.windows], [w.frames for w in store.windows])

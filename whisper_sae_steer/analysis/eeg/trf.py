@@ -3,7 +3,7 @@
 The model of Lalor et al. 2009 and Crosse et al. 2016 (doi:10.3389/fnhum.2016.00604):
 ``y[t, channel] = Σ_predictor Σ_lag w[predictor, lag, channel] · x[t - lag, predictor] + noise``. Fits and
 scores need only second moments of each fold. Permutations leave most of those as they are, which
-makes thousands of refits affordable (see trf_null); tests compare with mne's ReceptiveField and with
+makes thousands of refits affordable (see permutations); tests compare with mne's ReceptiveField and with
 scikit-learn's Ridge. Kernels that are shown are ReceptiveField's own.
 """
 
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from ...audio.units import ENCODER_FRAMES_PER_SECOND
 from ...errors import AnalysisError
 
 Array = NDArray[np.float64]
-RATE = 50
+RATE = ENCODER_FRAMES_PER_SECOND
 """samples a second: one a frame of the encoder"""
 ALPHAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """ridge parameters to choose from, for standardised predictors, a frame"""

@@ -4,14 +4,15 @@ Every metric compares like with like: published figures use other definitions of
 under the same name, so each one is spelled out in DEFINITIONS and printed with the table.
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jiwer
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.stats import DegenerateDataWarning, binomtest, bootstrap
 from sklearn.metrics import roc_auc_score
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
@@ -47,6 +48,9 @@ DEFINITIONS = {
     "interval": "95%: Wilson score for rates, paired bootstrap over clips (2000 resamples, seed "
     "0) for differences to α = 0",
 }
+
+_DRAWN_AT_ONCE = 2**18
+"""Clips that a bootstrap holds in memory at once, over all resamples."""
 
 
 class Rate(NamedTuple):
@@ -88,14 +92,12 @@ class WordErrors(NamedTuple):
         return self.errors / self.words if self.words else float("nan")
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> Rate:
-    """A rate with its Wilson score interval, which holds at 0 of n and n of n too."""
+def wilson(k: int, n: int) -> Rate:
+    """A rate with its 95% Wilson score interval, which holds at 0 of n and n of n too."""
     if n == 0:
         return Rate(0, 0, float("nan"), float("nan"), float("nan"))
-    z = float(norm.ppf(0.5 + confidence / 2))
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * float(np.sqrt(k * (n - k) / n + z * z / 4))
-    return Rate(k, n, k / n, max(0.0, centre - half), min(1.0, centre + half))
+    interval: Any = binomtest(k, n).proportion_ci(method="wilson")
+    return Rate(k, n, k / n, float(interval.low), float(interval.high))
 
 
 def bootstrap_difference(
@@ -115,12 +117,23 @@ def bootstrap_difference(
     weight = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
     if weight.sum() == 0:
         return Difference(float("nan"), float("nan"), float("nan"), count)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    totals = draws @ weight
-    drawn = (draws @ change)[totals > 0] / totals[totals > 0]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Difference(float(change.sum() / weight.sum()), float(low), float(high), count)
+    value = float(_change_per_weight(change, weight))
+    if count == 1:  # drawn again it is the same clip, which scipy refuses to draw from
+        return Difference(value, value, value, count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # resamples without any weight have no rate
+        drawn: Any = bootstrap(
+            (change, weight),
+            _change_per_weight,
+            n_resamples=resamples,
+            batch=max(1, _DRAWN_AT_ONCE // count),
+            vectorized=True,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    low, high = np.nanpercentile(drawn.bootstrap_distribution, [2.5, 97.5])
+    return Difference(value, float(low), float(high), count)
 
 
 def word_error_change(
@@ -195,3 +208,12 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
 def _normaliser(english: bool) -> EnglishTextNormalizer | BasicTextNormalizer:
     # the English one reads a dictionary of spellings when it is built: once is enough
     return EnglishTextNormalizer() if english else BasicTextNormalizer()
+
+
+def _change_per_weight(
+    change: NDArray[np.float64], weight: NDArray[np.float64], axis: int = -1
+) -> NDArray[np.float64]:
+    """Σ change / Σ weight along an axis; NaN where the weights add up to 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = weight.sum(axis=axis)
+        return np.where(total > 0, change.sum(axis=axis) / total, np.nan)

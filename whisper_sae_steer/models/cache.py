@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from ..errors import WeightsError
 from ..files import write_text
 
@@ -14,11 +16,13 @@ CHUNK = 1 << 20  # bytes read at a time
 
 
 def cache_dir() -> Path:
-    """$WHISPER_SAE_STEER_CACHE, else whisper-sae-steer in $XDG_CACHE_HOME or ~/.cache."""
+    """$WHISPER_SAE_STEER_CACHE, else the system's folder for caches.
+
+    On Linux that is whisper-sae-steer in $XDG_CACHE_HOME or ~/.cache.
+    """
     if own := os.environ.get("WHISPER_SAE_STEER_CACHE"):
         return Path(own)
-    default = os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME") or default) / "whisper-sae-steer"
+    return user_cache_path("whisper-sae-steer", appauthor=False)
 
 
 def file_sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from markupsafe import Markup
 
 from ..errors import AnalysisError
 from ..files import write_text
@@ -61,7 +62,7 @@ def write_result(analysis: Analysis, name: str, result: Any, out: Path) -> None:
     write_text(out / f"{name}.svg", drawn.decode())
     write_text(out / SECTIONS / f"{name}.html", "\n".join(parts))
     sections = sorted((out / SECTIONS).glob("*.html"))
-    write_page(out / REPORT, "SAE features", [file.read_text(encoding="utf-8") for file in sections])
+    write_page(out / REPORT, "SAE features", [Markup(file.read_text(encoding="utf-8")) for file in sections])
 
 
 def read_result(out: Path, name: str) -> Any:

@@ -141,7 +141,7 @@ def test_figures_equal_those_of_scikit_learn(store: ActivationStore):
 def test_related_features_equal_those_of_scikit_learn(
     store: ActivationStore, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("whisper_sae_steer.analysis.browser.writing.figures.AT_ONCE", 40)
+    monkeypatch.setattr("whisper_sae_steer.analysis.browser.figures.AT_ONCE", 40)
     features, alive = store.features(), figures(store, store.features()).alive
     fires = features.toarray() > 0
     together = fires_together(features, alive, 4)

@@ -12,9 +12,10 @@ from sklearn.metrics import jaccard_score
 
 from tests.support.analysis_parts import make_sae, make_store, sparse_features
 from whisper_sae_steer.analysis.likeness import stability
-from whisper_sae_steer.analysis.likeness.comparison import find_duplicates, match
-from whisper_sae_steer.analysis.likeness.matching import align, decoder_cosine, firing, iou
+from whisper_sae_steer.analysis.likeness.comparison import decoder_cosine, find_duplicates, match
 from whisper_sae_steer.analysis.store.activations import ActivationStore
+from whisper_sae_steer.analysis.store.common_frames import common_frames
+from whisper_sae_steer.analysis.store.overlap import firing, iou
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import AnalysisError
 
@@ -28,7 +29,7 @@ def columns(*numbers: list[int]) -> csr_matrix:
 
 
 def spans_of(store: ActivationStore, other: ActivationStore):
-    return align(store.windows, other.windows)
+    return common_frames(store.windows, other.windows)
 
 
 def test_iou_is_the_jaccard_score():
@@ -94,7 +95,7 @@ def test_windows_are_cut_to_what_both_have(tmp_path: Path):
     # a piece of a frame or two that the other encoder can't take
     shorter = [window for window in one.windows if window.clip != "5.wav"]
     last = one.windows[5]._replace(frames=2)
-    assert len(align([*shorter, last], shorter).frames) == 5
+    assert len(common_frames([*shorter, last], shorter).frames) == 5
 
 
 def test_other_recordings_are_refused(tmp_path: Path):
@@ -106,7 +107,7 @@ def test_other_recordings_are_refused(tmp_path: Path):
     with pytest.raises(AnalysisError, match=r"2\.wav at 0 s has 50 and 0 frames"):
         stability.stability([(one, "sae"), (fewer, "sae")])
     with pytest.raises(AnalysisError, match="no window in common"):
-        align([], one.windows[:0])
+        common_frames([], one.windows[:0])
 
 
 def test_duplicates_by_hand():

@@ -19,9 +19,9 @@ from whisper_sae_steer.analysis.meaning.describe import describe
 from whisper_sae_steer.analysis.meaning.describers import CommandDescriber, Evidence, LabelDescriber, Span
 from whisper_sae_steer.analysis.meaning.scoring import DescribeConfig, scores
 from whisper_sae_steer.analysis.meaning.sound import Sound
+from whisper_sae_steer.analysis.meaning.spans import cut, evidence_of, held_back_windows
 from whisper_sae_steer.analysis.results import Analysis, write_result
 from whisper_sae_steer.analysis.store.activations import ActivationStore, Window
-from whisper_sae_steer.analysis.store.spans import cut, evidence_of, held_back_windows
 from whisper_sae_steer.errors import AnalysisError
 
 LABELS = ("dog", "rain", "talk", "song, slow")

@@ -9,8 +9,9 @@ from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 from ...sae.autoencoder import SAE
-from ..likeness.matching import counts, firing, iou, unit_rows
+from ..likeness.comparison import unit_rows
 from ..store.activations import ActivationStore, Window
+from ..store.overlap import firing, firing_counts, iou
 from ..store.sparse import product, summing
 
 Related = list[tuple[int, float]]
@@ -18,8 +19,8 @@ AT_ONCE = 512
 """features compared with all others at once"""
 
 
-class Figures(NamedTuple):
-    """Figures of F features over D domains and L labels, all counted in frames of 20 ms."""
+class FeatureFigures(NamedTuple):
+    """FeatureFigures of F features over D domains and L labels, all counted in frames of 20 ms."""
 
     frames: NDArray[np.int64]
     """[F] in which each fires"""
@@ -44,14 +45,14 @@ class Figures(NamedTuple):
         return self.frames.nonzero()[0]
 
 
-def figures(store: ActivationStore, features: csr_matrix) -> Figures:
+def figures(store: ActivationStore, features: csr_matrix) -> FeatureFigures:
     """Count ``features`` [rows, F] of the store's frames."""
     fires = firing(features)
-    frames = counts(fires)
+    frames = firing_counts(fires)
     total = np.asarray(features.sum(0), dtype=np.float64).ravel()
     domains, in_domain, domain_rates = _rates(fires, store.windows, [w.domain for w in store.windows])
     labels, in_label, label_rates = _rates(fires, store.windows, [w.label for w in store.windows])
-    return Figures(
+    return FeatureFigures(
         frames=frames,
         most=features.max(0).toarray().ravel().astype(np.float32),
         mean=total / np.maximum(frames, 1),

@@ -26,7 +26,7 @@ from ..meaning.sound import mean_mels
 from ..results import REPORT, plain
 from ..store.activations import ActivationStore
 from .excerpts import BANDS, Piece, curve, find_pieces, mean_picture, most_informative, picture, write_sounds
-from .figures import Figures, Related, figures, fires_together, points_alike
+from .figures import FeatureFigures, Related, figures, fires_together, points_alike
 from .results import Results
 
 PAGE = Path(__file__).parent
@@ -76,7 +76,7 @@ class _Found(NamedTuple):
     name: str
     features: csr_matrix
     mel: NDArray[np.float16]
-    figures: Figures
+    figures: FeatureFigures
     results: Results
     pieces: Mapping[int, Sequence[Piece]]
     sounds: set[str]
@@ -117,7 +117,7 @@ def write_browser(
     return Browser(out / INDEX, len(alive), len(chosen), len(sounds), silent, size)
 
 
-def choose(counted: Figures, results: Results, config: BrowserConfig) -> list[int]:
+def choose(counted: FeatureFigures, results: Results, config: BrowserConfig) -> list[int]:
     """Features that get excerpts: in turn the best by each ranking there is, and those asked for.
 
     AnalysisError if no feature fires at all, or one asked for doesn't.
@@ -199,7 +199,7 @@ def _feature(found: _Found, feature: int, column: csc_matrix) -> dict[str, Any]:
     }
 
 
-def _where(counted: Figures, feature: int, rows: int, most: int = 5) -> list[dict[str, Any]]:
+def _where(counted: FeatureFigures, feature: int, rows: int, most: int = 5) -> list[dict[str, Any]]:
     """The labels that say most about where it fires, of those in which it does so more often than usual."""
     usual, found = counted.frames[feature] / rows, list[dict[str, Any]]()
     for label in np.argsort(-counted.information[:, feature], kind="stable")[: 2 * most]:

@@ -25,10 +25,10 @@ from ...calibrate.windows import Recipe, Window, encode
 from ...errors import AnalysisError
 from ...models.taps import WindowEncoder
 from ...sae.autoencoder import SAE
-from ..likeness.comparison import SAME
-from ..likeness.matching import align, firing, iou
 from ..store.activations import ActivationStore
 from ..store.activations import Window as StoredWindow
+from ..store.common_frames import common_frames
+from ..store.overlap import SAME_IOU, firing, iou
 
 CRITERIA = ("logistic", "fisher", "attribution")
 LARGE = 100
@@ -178,7 +178,7 @@ def overlaps(saes: Sequence[Compared], top: int) -> list[Overlap]:
 
 
 def _overlap(one: Compared, other: Compared, top: int) -> list[Overlap]:
-    rows, other_rows = align(one.store.windows, other.store.windows).rows()
+    rows, other_rows = common_frames(one.store.windows, other.store.windows).rows()
     fires, other_fires = firing(one.features), firing(csr_matrix(other.features[other_rows]))
     found: list[Overlap] = []
     for criterion in CRITERIA:
@@ -191,7 +191,7 @@ def _overlap(one: Compared, other: Compared, top: int) -> list[Overlap]:
                 a=one.name,
                 b=other.name,
                 top=len(best),
-                matched=float((score.max(1) >= SAME).mean()),
+                matched=float((score.max(1) >= SAME_IOU).mean()),
                 median_iou=float(np.median(score.max(1))),
                 shared=float(np.isin(score.argmax(1), theirs).mean()),
                 chance=len(theirs) / score.shape[1],

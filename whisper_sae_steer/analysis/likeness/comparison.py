@@ -5,14 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from ...errors import AnalysisError
 from ...sae.autoencoder import SAE
-from .matching import Spans, counts, decoder_cosine, firing, iou, one_to_one
+from ..store.common_frames import CommonFrames
+from ..store.overlap import SAME_IOU, firing, firing_counts, iou
 
-SAME, ALIKE, SHARED_COSINE = 0.5, 0.9, 0.7
-"""IoU of features found again, IoU of copies, decoder cosine as in Paulo and Belrose, 2501.16615"""
+COPY_IOU = 0.9
+"""Two features whose overlap is above this are all but copies."""
+SHARED_COSINE = 0.7
+"""Decoder rows whose cosine is above this are shared, as in Paulo and Belrose (arXiv 2501.16615)."""
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 RATES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """edges of the strata of firing rates"""
@@ -31,7 +35,7 @@ class Stratum(NamedTuple):
     """share of them with a best IoU above 0.5; None without features"""
 
 
-class Found(NamedTuple):
+class BestMatches(NamedTuple):
     """Features of one SAE and their best matches."""
 
     alive: int
@@ -91,7 +95,7 @@ class Duplicates(NamedTuple):
     sae: str
     tap: str
     features: int
-    closest: Found
+    closest: BestMatches
     """each feature's best match among the others of the same SAE"""
     alike: int
     """pairs with an IoU above 0.5"""
@@ -102,17 +106,17 @@ class Duplicates(NamedTuple):
 
 
 def match(
-    a: csr_matrix, b: csr_matrix, spans: Spans, names: tuple[str, str] = ("a", "b")
-) -> tuple[Found, Found, OneToOne]:
-    """Features [rows, A] and [rows', B] of two SAEs, by the frames of ``spans`` that they fire on."""
-    rows_a, rows_b = spans.rows()
+    a: csr_matrix, b: csr_matrix, common: CommonFrames, names: tuple[str, str] = ("a", "b")
+) -> tuple[BestMatches, BestMatches, OneToOne]:
+    """Features [rows, A] and [rows', B] of two SAEs, by the common frames that they fire on."""
+    rows_a, rows_b = common.rows()
     fires_a, fires_b = firing(a)[rows_a], firing(b)[rows_b]
-    frames, on_a, on_b = len(rows_a), counts(fires_a), counts(fires_b)
+    frames, on_a, on_b = len(rows_a), firing_counts(fires_a), firing_counts(fires_b)
     for name, on in zip(names, (on_a, on_b), strict=True):
         _check_alive(on, name)
     chance: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
-    if len(spans.frames) > 1:
-        score = iou(fires_a, firing(b)[spans.shuffled_rows()])
+    if len(common.frames) > 1:
+        score = iou(fires_a, firing(b)[common.shuffled_rows()])
         chance = score.max(1), score.max(0)
     score = iou(fires_a, fires_b)
     return (
@@ -125,11 +129,11 @@ def match(
 def find_duplicates(features: csr_matrix, name: str, tap: str = "") -> Duplicates:
     """Features [N, F] of one SAE that fire on the same frames."""
     fires = firing(features)
-    on = counts(fires)
+    on = firing_counts(fires)
     _check_alive(on, name)
     score = iou(fires, fires)
     np.fill_diagonal(score, 0)
-    rows, columns = (score > SAME).nonzero()
+    rows, columns = (score > SAME_IOU).nonzero()
     above = score[rows, columns][rows < columns]
     pairs = np.stack([rows, columns])[:, rows < columns]
     top = np.argsort(-above, kind="stable")[:TOP_TWINS]
@@ -139,12 +143,12 @@ def find_duplicates(features: csr_matrix, name: str, tap: str = "") -> Duplicate
         len(on),
         _found(score, on, len(fires.indptr) - 1),
         len(above),
-        int((above > ALIKE).sum()),
+        int((above > COPY_IOU).sum()),
         tuple(Twins(int(pairs[0, i]), int(pairs[1, i]), round(float(above[i]), 4)) for i in top),
     )
 
 
-def compare_directions(a: SAE, b: SAE, found: tuple[Found, Found, OneToOne]) -> Cosine:
+def compare_directions(a: SAE, b: SAE, found: tuple[BestMatches, BestMatches, OneToOne]) -> Cosine:
     """Decoder rows of two SAEs of the same activations; ``found`` is what :func:`match` gave."""
     in_b, in_a, pairs = found
     cosine = decoder_cosine(a, b)
@@ -153,7 +157,7 @@ def compare_directions(a: SAE, b: SAE, found: tuple[Found, Found, OneToOne]) -> 
     same = [
         float(cosine[feature, partner])
         for feature, (partner, score) in enumerate(zip(pairs.partner, pairs.iou, strict=True))
-        if partner is not None and score is not None and score > SAME
+        if partner is not None and score is not None and score > SAME_IOU
     ]
     return Cosine(
         float(best.mean()), float((best > SHARED_COSINE).mean()), float(np.mean(same)) if same else None
@@ -165,11 +169,11 @@ def _found(
     on: NDArray[np.int64],
     frames: int,
     chance: NDArray[np.float32] | None = None,
-) -> Found:
+) -> BestMatches:
     """``score`` [A, B] of A's features, which fire on ``on`` [A] of the frames."""
     alive, partner, best = on > 0, score.argmax(1), score.max(1)
-    stable = best > SAME
-    return Found(
+    stable = best > SAME_IOU
+    return BestMatches(
         alive=int(alive.sum()),
         best=tuple(round(float(x), 4) if on else None for x, on in zip(best, alive, strict=True)),
         partner=tuple(
@@ -178,7 +182,7 @@ def _found(
         coverage=float(stable[alive].mean()),
         of_firings=float(on[stable].sum() / on.sum()),
         curve=_curve(best[alive]),
-        chance=None if chance is None else float((chance[alive] > SAME).mean()),
+        chance=None if chance is None else float((chance[alive] > SAME_IOU).mean()),
         chance_curve=None if chance is None else _curve(chance[alive]),
         by_rate=tuple(
             _stratum(low, high, stable[(on > low * frames) & (on <= high * frames)])
@@ -204,7 +208,7 @@ def _one_to_one(score: NDArray[np.float32], on_a: NDArray[np.int64], on_b: NDArr
     of_partner = dict(zip(rows.tolist(), matched.tolist(), strict=True))
     return OneToOne(
         len(matched),
-        float((matched > SAME).mean()),
+        float((matched > SAME_IOU).mean()),
         float(matched.mean()),
         tuple(partner.get(feature) for feature in range(len(on_a))),
         tuple(of_partner.get(feature) for feature in range(len(on_a))),
@@ -214,3 +218,20 @@ def _one_to_one(score: NDArray[np.float32], on_a: NDArray[np.int64], on_b: NDArr
 def _check_alive(on: NDArray[np.int64], name: str) -> None:
     if not on.any():
         raise AnalysisError(f"no feature of {name} fires on these recordings; encode others")
+
+
+def one_to_one(score: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns [min(A, B)] of the pairs with the highest sum of scores: the Hungarian method."""
+    rows, columns = linear_sum_assignment(score, maximize=True)
+    return rows, columns
+
+
+def decoder_cosine(a: SAE, b: SAE) -> NDArray[np.float32]:
+    """[A, B]: cosine of decoder rows."""
+    return unit_rows(a) @ unit_rows(b).T
+
+
+def unit_rows(sae: SAE) -> NDArray[np.float32]:
+    """Decoder rows [F, d] of length 1."""
+    rows = sae.W_dec.detach().numpy()
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -18,8 +18,8 @@ from scipy.sparse import csr_matrix
 
 from ...errors import AnalysisError
 from ..store.activations import Window
+from ..store.overlap import firing
 from ..store.sparse import product, summing
-from .matching import firing
 
 DOMAINS = ("speech", "music", "sound")
 SHARED, NOBODY = "shared", "none"
@@ -39,7 +39,7 @@ class DomainOptions:
     """the same for windows of up to 30 s: those with any frame that it fires on"""
 
 
-class Share(NamedTuple):
+class DomainShare(NamedTuple):
     """Features specialised in one domain."""
 
     features: int
@@ -58,7 +58,7 @@ class Level(NamedTuple):
 
     alive: int
     """features that fire at all"""
-    specialised: dict[str, Share]
+    specialised: dict[str, DomainShare]
     """by domain"""
     venn: dict[str, int]
     """features by the domains they fire in: ``speech``, ``speech+music``, …, ``none``"""
@@ -66,7 +66,7 @@ class Level(NamedTuple):
     """[F] the domain a feature is specialised in, ``shared`` if in none, None if it is dead"""
 
 
-class Size(NamedTuple):
+class DomainSize(NamedTuple):
     """Audio of a domain."""
 
     domain: str
@@ -79,14 +79,14 @@ class Size(NamedTuple):
 class Specialisation(NamedTuple):
     """Result of :func:`specialise`."""
 
-    sizes: tuple[Size, ...]
+    sizes: tuple[DomainSize, ...]
     frames: Level
     windows: Level
     rates: dict[str, tuple[float, ...]]
     """[F] by domain: share of its frames that the feature fires on"""
 
 
-class _Units(NamedTuple):
+class _GroupCounts(NamedTuple):
     """Recordings or speakers, which are drawn and shuffled as wholes."""
 
     domains: NDArray[np.intp]
@@ -110,17 +110,19 @@ def specialise(
         )
     keys = sorted({(present.index(window.domain), window.group) for window in windows})
     number = {key: i for i, key in enumerate(keys)}
-    unit_of = np.array([number[present.index(window.domain), window.group] for window in windows])
+    group_of = np.array([number[present.index(window.domain), window.group] for window in windows])
     domains = np.array([domain for domain, _ in keys])
     lengths = np.array([window.frames for window in windows])
     window_of = np.repeat(np.arange(len(windows)), lengths)
     hits = product(summing(window_of, len(windows)), firing(features))
-    by_frame = _Units(domains, _add(hits, unit_of, len(keys)), _add(lengths, unit_of, len(keys)))
-    by_window = _Units(domains, _add(hits > 0, unit_of, len(keys)), np.bincount(unit_of).astype(np.float64))
+    by_frame = _GroupCounts(domains, _add(hits, group_of, len(keys)), _add(lengths, group_of, len(keys)))
+    by_window = _GroupCounts(
+        domains, _add(hits > 0, group_of, len(keys)), np.bincount(group_of).astype(np.float64)
+    )
     if not hits.any():
         raise AnalysisError("no feature fires on these recordings; encode others")
     sizes = [
-        Size(
+        DomainSize(
             name,
             sum(window.domain == name for window in windows),
             int((domains == i).sum()),
@@ -137,18 +139,20 @@ def specialise(
     )
 
 
-def _level(units: _Units, names: Sequence[str], part: float, least: float) -> Level:
-    rates = _rates(units, len(names))
+def _level(groups: _GroupCounts, names: Sequence[str], part: float, least: float) -> Level:
+    rates = _rates(groups, len(names))
     alive = rates.max(0) > 0
     domain, shares = _domain(rates, part), _shares(rates, part)
-    spread, chance = _spread(units, len(names), part), _chance(units, len(names), part)
-    specialised: dict[str, Share] = {}
+    spread, chance = _spread(groups, len(names), part), _chance(groups, len(names), part)
+    specialised: dict[str, DomainShare] = {}
     for i, name in enumerate(names):
         low = high = None
         if spread is not None:
             half = 1.96 * float(spread[i])
             low, high = max(0.0, float(shares[i]) - half), min(1.0, float(shares[i]) + half)
-        specialised[name] = Share(int((domain == i).sum()), float(shares[i]), low, high, float(chance[i]))
+        specialised[name] = DomainShare(
+            int((domain == i).sum()), float(shares[i]), low, high, float(chance[i])
+        )
     return Level(
         int(alive.sum()),
         specialised,
@@ -160,10 +164,10 @@ def _level(units: _Units, names: Sequence[str], part: float, least: float) -> Le
     )
 
 
-def _rates(units: _Units, domains: int, weights: Floats | None = None) -> Floats:
+def _rates(groups: _GroupCounts, domains: int, weights: Floats | None = None) -> Floats:
     """[D, F]: share of each domain's frames or windows; ``weights`` [G] count units more than once."""
-    members = (units.domains == np.arange(domains)[:, None]) * (1.0 if weights is None else weights)
-    return members @ units.hits / (members @ units.totals)[:, None]
+    members = (groups.domains == np.arange(domains)[:, None]) * (1.0 if weights is None else weights)
+    return members @ groups.hits / (members @ groups.totals)[:, None]
 
 
 def _domain(rates: Floats, part: float) -> NDArray[np.intp]:
@@ -178,25 +182,25 @@ def _shares(rates: Floats, part: float) -> Floats:
     return np.array([(domain == i).sum() for i in range(len(rates))]) / rates.any(0).sum()
 
 
-def _spread(units: _Units, domains: int, part: float) -> Floats | None:
+def _spread(groups: _GroupCounts, domains: int, part: float) -> Floats | None:
     """[D]: standard deviation of the shares over bootstrap samples of units, each domain's own."""
-    sizes = np.bincount(units.domains, minlength=domains)
+    sizes = np.bincount(groups.domains, minlength=domains)
     if sizes.min() < 2:
         return None
     rng = np.random.default_rng(0)
     samples: list[Floats] = []
     for _ in range(REPLICATES):
-        weights = np.zeros(len(units.domains))
+        weights = np.zeros(len(groups.domains))
         for i, size in enumerate(sizes):
-            weights[units.domains == i] = rng.multinomial(size, np.full(size, 1 / size))
-        samples.append(_shares(_rates(units, domains, weights), part))
+            weights[groups.domains == i] = rng.multinomial(size, np.full(size, 1 / size))
+        samples.append(_shares(_rates(groups, domains, weights), part))
     return np.std(samples, axis=0)
 
 
-def _chance(units: _Units, domains: int, part: float) -> Floats:
+def _chance(groups: _GroupCounts, domains: int, part: float) -> Floats:
     """[D]: mean shares with the units' domains shuffled."""
     rng = np.random.default_rng(0)
-    shuffled = [units._replace(domains=rng.permutation(units.domains)) for _ in range(SHUFFLES)]
+    shuffled = [groups._replace(domains=rng.permutation(groups.domains)) for _ in range(SHUFFLES)]
     return np.mean([_shares(_rates(one, domains), part) for one in shuffled], axis=0)
 
 

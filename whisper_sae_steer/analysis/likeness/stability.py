@@ -16,18 +16,18 @@ from tqdm import tqdm
 from ...errors import AnalysisError
 from ...reports.page import aligned, paragraph, percent, table
 from ..store.activations import ActivationStore, open_sae
+from ..store.common_frames import common_frames
+from ..store.overlap import SAME_IOU
 from .comparison import (
-    SAME,
     THRESHOLDS,
+    BestMatches,
     Cosine,
     Duplicates,
-    Found,
     OneToOne,
     compare_directions,
     find_duplicates,
     match,
 )
-from .matching import align
 
 TITLE = "Stability"
 QUESTION = "Which features are found again by an SAE of another seed, layer or model?"
@@ -63,8 +63,8 @@ class Pair(NamedTuple):
     """same activations (as two seeds have), other layer, or other model"""
     windows: int
     frames: int
-    a_in_b: Found
-    b_in_a: Found
+    a_in_b: BestMatches
+    b_in_a: BestMatches
     one_to_one: OneToOne
     cosine: Cosine | None
 
@@ -80,7 +80,7 @@ class Stability(NamedTuple):
 def stability(sources: Sequence[tuple[ActivationStore, str]]) -> Stability:
     """Compare all pairs of the SAEs given, and the features within each.
 
-    AnalysisError if their stores hold other recordings (see :func:`matching.align`), or if an SAE is dead.
+    AnalysisError if their stores hold other recordings (see :func:`common_frames`), or if an SAE is dead.
     """
     names = _names(sources)
     duplicates: list[Duplicates] = []
@@ -98,14 +98,14 @@ def stability(sources: Sequence[tuple[ActivationStore, str]]) -> Stability:
 
 def _compare(a: str, one: tuple[ActivationStore, str], b: str, other: tuple[ActivationStore, str]) -> Pair:
     (store_a, name_a), (store_b, name_b) = one, other
-    spans = align(store_a.windows, store_b.windows)
+    common = common_frames(store_a.windows, store_b.windows)
     sae_a, sae_b = store_a.sae(name_a), store_b.sae(name_b)
-    found = match(store_a.features(name_a), store_b.features(name_b), spans, (a, b))
+    found = match(store_a.features(name_a), store_b.features(name_b), common, (a, b))
     kind = "other model"
     if store_a.fingerprint == store_b.fingerprint:
         kind = "same activations" if sae_a.config.tap == sae_b.config.tap else "other layer"
     cosine = compare_directions(sae_a, sae_b, found) if kind == "same activations" else None
-    return Pair(a, b, kind, len(spans.frames), int(spans.frames.sum()), *found, cosine)
+    return Pair(a, b, kind, len(common.frames), int(common.frames.sum()), *found, cosine)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +191,7 @@ def _answers(result: Stability) -> list[str]:
     return found or doubles
 
 
-def _sides(pair: Pair) -> list[tuple[str, str, Found]]:
+def _sides(pair: Pair) -> list[tuple[str, str, BestMatches]]:
     return [(pair.a, pair.b, pair.a_in_b), (pair.b, pair.a, pair.b_in_a)]
 
 
@@ -223,7 +223,7 @@ def _strata_table(result: Stability) -> list[str]:
     return [table(head, rows), paragraph("Features found, by how often they fire.", small=True)]
 
 
-def _lines(result: Stability) -> list[tuple[str, Found]]:
+def _lines(result: Stability) -> list[tuple[str, BestMatches]]:
     """What is drawn and tabled in full: the first pairs both ways, or the SAEs by themselves."""
     if not result.pairs:
         return [(own.sae, own.closest) for own in result.duplicates]
@@ -236,7 +236,7 @@ def _draw_curves(result: Stability, axes: Any) -> None:
         if found.chance_curve:
             chance = [100 * share for share in found.chance_curve]
             axes.plot(result.thresholds, chance, color=line.get_color(), linestyle=":")
-    axes.axvline(SAME, color="#bbb", linewidth=0.8)
+    axes.axvline(SAME_IOU, color="#bbb", linewidth=0.8)
     axes.set_xlabel("IoU with the best match" + (" (dotted: by chance)" if result.pairs else ""))
     axes.set_ylabel("features above it, %")
     axes.set_ylim(-2, 102)

@@ -17,10 +17,10 @@ from ...errors import AnalysisError
 from ...reports.page import aligned, paragraph, percent, table
 from ..store.activations import ActivationStore, add_store_arguments, chosen_sae
 from ..store.journal import Journal
-from ..store.spans import cut, evidence_of, held_back_windows
 from ..store.sparse import shape_of
 from .describers import CommandDescriber, Describer, LabelDescriber
 from .scoring import GOOD, DescribeConfig, Described, Scores, score, scores
+from .spans import cut, evidence_of, held_back_windows
 
 TITLE = "Features in words"
 QUESTION = "How well does a description of a feature predict where it fires in other recordings?"

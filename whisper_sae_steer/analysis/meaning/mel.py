@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...files import write_atomically
-from ...reports.page import aligned, paragraph, percent, table
+from ...reports.page import aligned, heading, paragraph, percent, table
 from ..store.activations import ActivationStore, add_store_arguments, chosen_sae
 from ..store.excerpts import Excerpt, player, recordings, top_excerpts
 from ..store.sparse import shape_of
@@ -227,7 +227,7 @@ def _ticks(hz: NDArray[np.float32]) -> tuple[list[float], list[str]]:
 def section(result: MelResult) -> list[str]:
     parts = [paragraph(_answer(result)), table(_HEAD, _rows(result)), paragraph(_notes(result), small=True)]
     for f in result.shown[: SHOWN // 2]:
-        parts += [f"<h3>Feature {f}</h3>", *(player(e) for e in result.features[f].excerpts[:PLAYERS])]
+        parts += [heading(f"Feature {f}", 3), *(player(e) for e in result.features[f].excerpts[:PLAYERS])]
     return parts
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from ...reports.metrics import auc
-from ..store.spans import Spans
 from .describers import Describer
+from .spans import Spans
 
 GOOD = 0.8
 """AUC"""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
@@ -101,7 +102,7 @@ def excerpt_audio(excerpt: Excerpt) -> NDArray[np.float32]:
     return audio
 
 
-def player(excerpt: Excerpt) -> str:
+def player(excerpt: Excerpt) -> Markup:
     """HTML of an excerpt with its sound inside; a line that says so where it can't be read."""
     name = f"{excerpt.label}, {excerpt.clip} at {excerpt.peak:.1f} s, activation {excerpt.value:.2f}"
     try:

@@ -9,21 +9,22 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csc_matrix, csr_matrix
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ...audio.units import ENCODER_FRAME_SECONDS
+from ...audio.units import ENCODER_FRAME_SECONDS, ENCODER_FRAMES_PER_SECOND
 from ...errors import AnalysisError
-from ..meaning.describers import Evidence, Span
-from ..meaning.sound import DECIBELS, band_hz, band_word, describe_sound, mean_mels
-from .activations import ActivationStore, Window
-from .excerpts import top_excerpts
-from .sparse import shape_of
+from ..store.activations import ActivationStore, Window
+from ..store.excerpts import top_excerpts
+from ..store.sparse import shape_of
+from .describers import Evidence, Span
+from .sound import DECIBELS, band_hz, band_word, describe_sound, mean_mels
 
-FRAMES = 50
-"""of a span; what is left of a window is a span if it is at least half as long"""
+SPAN_FRAMES = ENCODER_FRAMES_PER_SECOND
+"""A span is a second; what is left of a window is one if it is at least half as long."""
 PARTS = 3
-"""one of them is held back"""
+"""Recordings are split into so many parts, of which one is held back."""
 OFFSETS = (-22, -12, -6, -2, 0, 2, 6, 12, 22)
-"""frames around activations whose sound goes into words"""
+"""Places, in frames from an activation, whose sound is put into words."""
 EXCERPTS = 5
+"""Excerpts of a feature that a describer gets, at most."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def cut(store: ActivationStore, features: csr_matrix, which: NDArray[np.bool_]) 
     for number in np.flatnonzero(which).tolist():
         window = store.windows[number]
         for first in _starts(window.frames):
-            rows = slice(window.first + first, window.first + min(first + FRAMES, window.frames))
+            rows = slice(window.first + first, window.first + min(first + SPAN_FRAMES, window.frames))
             span_of[rows] = len(spans)
             spans.append(_span(window, first, DECIBELS * mel[rows]))
             numbers.append(number)
@@ -85,7 +86,9 @@ def cut(store: ActivationStore, features: csr_matrix, which: NDArray[np.bool_]) 
 
 
 def _starts(frames: int) -> list[int]:
-    return [start for start in range(0, frames, FRAMES) if frames - start >= FRAMES // 2 or start == 0]
+    return [
+        start for start in range(0, frames, SPAN_FRAMES) if frames - start >= SPAN_FRAMES // 2 or start == 0
+    ]
 
 
 def _span(window: Window, first: int, decibels: NDArray[np.float32]) -> Span:

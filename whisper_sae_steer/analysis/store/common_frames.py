@@ -1,4 +1,4 @@
-"""Features of two SAEs compared: the frames they fire on, by window, and their decoder directions."""
+"""The frames of audio that two stores have in common: SAEs of different models are compared on these."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,19 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_matrix
 
 from ...errors import AnalysisError
-from ...sae.autoencoder import SAE
-from ..store.activations import Window
-from ..store.sparse import shape_of
+from .activations import Window
 
 SLACK = 2
 """frames by which windows of two encoders may differ: HuBERT gives a frame or two less than Whisper"""
 
 
-class Spans(NamedTuple):
+class CommonFrames(NamedTuple):
     """The frames that two stores have in common, window by window."""
 
     a: NDArray[np.intp]
@@ -40,7 +36,7 @@ class Spans(NamedTuple):
         return _rows(self.b[other], self.frames[other])
 
 
-def align(a: Sequence[Window], b: Sequence[Window]) -> Spans:
+def common_frames(a: Sequence[Window], b: Sequence[Window]) -> CommonFrames:
     """Windows of the same recording and start, cut to the common length.
 
     AnalysisError if the stores are of other recordings: a window is missing or longer by more than 2 frames.
@@ -56,52 +52,11 @@ def align(a: Sequence[Window], b: Sequence[Window]) -> Spans:
     both = [(one[key], other[key]) for key in one if key in other]
     if not both:
         raise AnalysisError("the stores have no window in common; encode the same recordings into both")
-    return Spans(
+    return CommonFrames(
         np.array([x.first for x, _ in both]),
         np.array([y.first for _, y in both]),
         np.array([min(x.frames, y.frames) for x, y in both]),
     )
-
-
-def firing(features: csr_matrix) -> csr_matrix:
-    """[N, F] int32: 1 where a feature is above 0."""
-    ones = (features.data > 0).astype(np.int32)
-    found = csr_matrix((ones, features.indices, features.indptr), shape=features.shape)
-    found.eliminate_zeros()
-    return found
-
-
-def iou(a: csr_matrix, b: csr_matrix) -> NDArray[np.float32]:
-    """Intersection over union of the frames that features fire on: [N, A], [N, B] of :func:`firing` → [A, B].
-
-    Pairs that never fire have 0. One sparse product: N times the square of the features a frame.
-    """
-    shared = (a.T @ b).toarray().astype(np.float32)
-    union = counts(a)[:, None].astype(np.float32) + counts(b).astype(np.float32)
-    union -= shared
-    return np.divide(shared, union, out=shared, where=union > 0)
-
-
-def counts(fires: csr_matrix) -> NDArray[np.int64]:
-    """[F]: frames on which each feature fires."""
-    return np.bincount(fires.indices, minlength=shape_of(fires)[1])
-
-
-def one_to_one(score: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns [min(A, B)] of the pairs with the highest sum of scores: the Hungarian method."""
-    rows, columns = linear_sum_assignment(score, maximize=True)
-    return rows, columns
-
-
-def decoder_cosine(a: SAE, b: SAE) -> NDArray[np.float32]:
-    """[A, B]: cosine of decoder rows."""
-    return unit_rows(a) @ unit_rows(b).T
-
-
-def unit_rows(sae: SAE) -> NDArray[np.float32]:
-    """Decoder rows [F, d] of length 1."""
-    rows = sae.W_dec.detach().numpy()
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _by_recording(windows: Sequence[Window]) -> dict[tuple[str, float, int], Window]:

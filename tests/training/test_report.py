@@ -1,7 +1,6 @@
 """Training curves in TensorBoard, and the one-page report."""
 
 import base64
-import html
 import re
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import escape
 
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.reports.metrics import Difference, WordErrors, wilson
@@ -151,7 +151,7 @@ def test_the_page_of_one_sae_says_whether_it_is_good(tmp_path: Path):
     facts = dict(row for row in page.rows if len(row) == 2)
     assert (facts["training.lr"], facts["tap"], facts["k"]) == ("0.0002", "block.3", "50")
     assert facts["source"] == "a" * 31 + "…"
-    assert html.escape(metrics.DEFINITIONS["FPR_text"]) in page.text
+    assert escape(metrics.DEFINITIONS["FPR_text"]) in page.text
     assert list(tmp_path.iterdir()) == [tmp_path / "sae.html"]
 
 

@@ -1,56 +1,51 @@
-"""Parts of the one-page HTML reports: tables and plots in one file that needs no network."""
+"""Parts of the one-page HTML reports: tables and plots in one file that needs no network.
+
+The HTML is in templates: those of pages and their common parts beside this file, others in the
+room of the page that they belong to.
+"""
 
 import base64
-import html
 import io
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..audio.reading import to_opus
 from ..files import write_text
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#222}table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;text-align:right;
-border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}img{max-width:100%}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}small{color:#666}.wide{overflow-x:auto}
-audio{width:100%}.text th,.text td{text-align:left;overflow-wrap:anywhere}"""
+REPORTS = "whisper_sae_steer.reports"
 
 
-def write_page(path: Path, title: str, body: Sequence[str]) -> None:
+def write_page(path: Path, title: str, body: Sequence[Markup]) -> None:
     """Write parts of HTML as one page with ``title`` as its heading."""
-    name = html.escape(title)
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{STYLE}</style><h1>{name}</h1>{''.join(body)}</html>\n"
-    )
-    write_text(path, page)
+    write_text(path, render(REPORTS, "page.html.j2", title=title, body=body) + "\n")
 
 
-def heading(text: str) -> str:
+def render(room: str, name: str, **values: object) -> Markup:
+    """HTML of a template in ``templates/`` of a package; values that aren't Markup are escaped."""
+    return Markup(_templates(room).get_template(name).render(values))
+
+
+def heading(text: str, level: int = 2) -> Markup:
     """HTML of a section's heading."""
-    return f"<h2>{html.escape(text)}</h2>"
+    return _part("heading", text, level)
 
 
-def paragraph(text: str, small: bool = False) -> str:
+def paragraph(text: str, small: bool = False) -> Markup:
     """HTML of a paragraph, ``small`` for what is only looked up."""
-    escaped = html.escape(text)
-    return f"<p><small>{escaped}</small></p>" if small else f"<p>{escaped}</p>"
+    return _part("paragraph", text, small)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     """HTML of a table; its first column is aligned to the left. It scrolls where the screen is narrow."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-    lines = "".join(line(row, "td") for row in rows)
-    return f'<div class="wide"><table>{line(head, "th")}{lines}</table></div>'
+    return _part("table", head, rows)
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -61,15 +56,14 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def image(plot: Callable[[Any], None], alt: str, height: float = 3) -> str:
+def image(plot: Callable[[Any], None], alt: str, height: float = 3) -> Markup:
     """HTML of a plot, as an SVG inside the page."""
     return embed(draw(plot, height), alt)
 
 
-def embed(svg: bytes, alt: str) -> str:
+def embed(svg: bytes, alt: str) -> Markup:
     """HTML of a picture inside the page."""
-    data = base64.b64encode(svg).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    return _part("picture", base64.b64encode(svg).decode(), alt)
 
 
 def draw(plot: Callable[[Any], None], height: float = 3) -> bytes:
@@ -84,11 +78,9 @@ def draw(plot: Callable[[Any], None], height: float = 3) -> bytes:
     return buffer.getvalue()
 
 
-def sound(audio: NDArray[np.float32], label: str) -> str:
+def sound(audio: NDArray[np.float32], label: str) -> Markup:
     """HTML of a player of samples at 16 kHz, [n], which are inside the page."""
-    data = base64.b64encode(to_opus(audio)).decode()
-    name = html.escape(label)
-    return f'<audio controls preload="none" aria-label="{name}" src="data:audio/ogg;base64,{data}"></audio>'
+    return _part("player", base64.b64encode(to_opus(audio)).decode(), label)
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -99,3 +91,19 @@ def percent(share: float | None, digits: int = 1) -> str:
 def points(share: float | None, digits: int = 2) -> str:
     """A difference of shares in percentage points, ``+1.23 pp``; a dash for None."""
     return "–" if share is None else f"{100 * share:+.{digits}f} pp"
+
+
+@cache
+def _templates(room: str) -> Environment:
+    return Environment(
+        loader=PackageLoader(room),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _part(name: str, *values: object) -> Markup:
+    """HTML of a macro in ``parts.html.j2``."""
+    return getattr(_templates(REPORTS).get_template("parts.html.j2").module, name)(*values)

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ..reports import metrics
 from ..reports.metrics import Difference, Rate
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
@@ -94,7 +96,7 @@ def _summary_row(sae: TrainedSAE) -> tuple[str, ...]:
     )
 
 
-def _details(sae: TrainedSAE) -> list[str]:
+def _details(sae: TrainedSAE) -> list[Markup]:
     """One SAE's figures with their conditions."""
     q, config = sae.quality, sae.config
     tap = config.tap or "an unknown tap"
@@ -112,7 +114,7 @@ def _details(sae: TrainedSAE) -> list[str]:
     return [heading(sae.name), *map(paragraph, lines), *_costs(sae.downstream)]
 
 
-def _costs(cost: Downstream | None) -> list[str]:
+def _costs(cost: Downstream | None) -> list[Markup]:
     if cost is None:
         return [paragraph("Downstream cost: not measured.")]
     rows: list[tuple[str, ...]] = []
@@ -143,7 +145,7 @@ def _change(change: Difference, digits: int = 2) -> str:
     return f"{points(change.value, digits)} {interval}"
 
 
-def _definitions() -> list[str]:
+def _definitions() -> list[Markup]:
     names = ("WER", "FRR", "FPR_text", "FPR_raw", "interval")
     lines = [f"{name}: {metrics.DEFINITIONS[name]}." for name in names]
     return [paragraph(line, small=True) for line in [*lines, "α = 0 is the untouched model here."]]

@@ -1,9 +1,9 @@
 """Clips on which the peers differ most, to listen to, with every transcript."""
 
-import html
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
 from tqdm import tqdm
 
 from ...audio.clips import NONSPEECH_KINDS, Clip
@@ -11,16 +11,19 @@ from ...audio.reading import load_audio
 from ...audio.units import SAMPLE_RATE
 from ...errors import AudioError
 from ...reports import metrics
-from ...reports.page import heading, paragraph, sound
+from ...reports.page import heading, paragraph, render, sound
 from ..runner import Row
 from .summary import Entry
 
+PEERS = "whisper_sae_steer.bench.peers"
 COUNTS = {"nonspeech": 6, "speech": 4}
 SECONDS = 30.0
 """what is played of a clip"""
 
 
-def examples(entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], clips: Sequence[Clip]) -> list[str]:
+def examples(
+    entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], clips: Sequence[Clip]
+) -> list[Markup]:
     """HTML of clips with a player and the transcripts, those that agree on one line."""
     by_clip: dict[str, dict[str, Row]] = defaultdict(dict)
     for entry in entries:
@@ -45,7 +48,8 @@ def examples(entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], clips:
         except (AudioError, OSError) as error:
             tqdm.write(f"left out of the examples: {error}")
             continue
-        body += [_title(clip), player, _transcripts(entries, by_clip[key])]
+        transcripts = _transcripts(entries, by_clip[key])
+        body.append(render(PEERS, "example.html.j2", clip=clip, player=player, transcripts=transcripts))
     return body
 
 
@@ -80,21 +84,11 @@ def _difference(found: Sequence[Row]) -> float:
     return max(scored) - min(scored) if scored else 0.0
 
 
-def _title(clip: Clip) -> str:
-    text = f"<p>Spoken: {html.escape(clip.text)}</p>" if clip.text else ""
-    return f"<h3>{html.escape(f'{clip.class_}, {clip.source}')}</h3>{text}"
-
-
-def _transcripts(entries: Sequence[Entry], found: Mapping[str, Row]) -> str:
-    """A line a transcript, with the peers that gave it; none first."""
+def _transcripts(entries: Sequence[Entry], found: Mapping[str, Row]) -> list[tuple[str, list[str]]]:
+    """Each transcript with the peers that gave it: the empty one first, then by number of peers."""
     peers: dict[str, list[str]] = {}
     for entry in entries:
         if entry["name"] in found:
             text = " ".join((found[entry["name"]]["text"] or "").split())
             peers.setdefault(text, []).append(entry["name"])
-    lines = [
-        f"<tr><td>{html.escape(text) or '<i>nothing</i>'}</td><td>{html.escape(', '.join(names))}</td></tr>"
-        for text, names in sorted(peers.items(), key=lambda item: (bool(item[0]), -len(item[1])))
-    ]
-    head = "<tr><th>transcript</th><th>peers</th></tr>"
-    return f'<table class="text">{head}{"".join(lines)}</table>'
+    return sorted(peers.items(), key=lambda item: (bool(item[0]), -len(item[1])))

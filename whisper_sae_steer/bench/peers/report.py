@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ...audio.clips import NONSPEECH_KINDS, Clip
 from ...files import write_text
 from ...reports import metrics
@@ -142,7 +144,7 @@ def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _pareto(entries: Sequence[Entry]) -> list[str]:
+def _pareto(entries: Sequence[Entry]) -> list[Markup]:
     both = [
         (number, entry)
         for number, entry in enumerate(entries, 1)
@@ -184,7 +186,7 @@ def _plot_pareto(both: Sequence[tuple[int, Entry]], figure: Any) -> None:
     axes.legend(frameon=False)
 
 
-def _classes(entries: Sequence[Entry]) -> list[str]:
+def _classes(entries: Sequence[Entry]) -> list[Markup]:
     shown = [e for e in entries if e["chosen"] and e["method"] in SHOWN and e["nonspeech"]]
     if not shown:
         return []
@@ -209,7 +211,7 @@ def _plot_classes(shown: Sequence[Entry], classes: Sequence[str], figure: Any) -
     figure.legend(frameon=False, loc="outside upper center", ncols=len(shown))
 
 
-def _histograms(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+def _histograms(rows: Mapping[str, Sequence[Row]]) -> list[Markup]:
     """Greedy first windows, unsteered against ours."""
     if not {"faster", OURS} <= rows.keys():
         return []
@@ -235,7 +237,7 @@ def _plot_histograms(rows: Mapping[str, Sequence[Row]], figure: Any) -> None:
     grid[0][0].legend(frameon=False)
 
 
-def _speed(entries: Sequence[Entry]) -> list[str]:
+def _speed(entries: Sequence[Entry]) -> list[Markup]:
     timed = [entry for entry in entries if entry["chosen"] and any(entry["RTFx"].values())]
     if not timed:
         return []

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from whisper_sae_steer import kernels
 from whisper_sae_steer.steering.gate import openness, smooth
 from whisper_sae_steer.steering.operator import Steering
-from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack
+from whisper_sae_steer.steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 
 from .roofline import Case, graphed
 
@@ -40,7 +40,7 @@ def made_up_pack(width: int, generator: torch.Generator) -> SteeringPack:
         return Features(torch.arange(count), rows, zeros, zeros + 2)
 
     return SteeringPack(
-        PackMetadata("", "", width, "suppress", "", "window", 1.0, 11, 1000.0, 1.0),
+        PackMetadata("", "", width, "suppress", "", "window", 1.0, 11, GateLevels.spaced(1000.0, 1.0)),
         features(GATE_FEATURES), torch.ones(GATE_FEATURES), torch.tensor(0.0),
         features(STEER_FEATURES), features(STEER_FEATURES).rows, torch.full((STEER_FEATURES,), -1e-3),
     )  # fmt: skip

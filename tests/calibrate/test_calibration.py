@@ -59,7 +59,7 @@ def test_noise_alone_keeps_the_shipped_gate(tmp_path: Path, capsys: pytest.Captu
     check_pack(out)
     pack, shipped = load_pack(out, weights("tiny.en")), load_pack("auto", weights("tiny.en"))
     assert torch.equal(pack.gate_weight, shipped.gate_weight)
-    assert pack.metadata.gate_threshold == shipped.metadata.gate_threshold
+    assert pack.metadata.levels == shipped.metadata.levels
     assert pack.metadata.risk_calibration == shipped.metadata.risk_calibration
     assert pack.metadata.data["sources"] == {"nonspeech/noise": 5}
     assert pack.metadata.metrics["gate"] is None
@@ -131,8 +131,9 @@ def test_a_pack_is_built_on_the_shipped_one(tmp_path: Path):
     # few recordings move little, and never further than the noise and the speech that the base knew
     one, other = pack.gate_weight[: len(shipped.gate.ids)], shipped.gate_weight
     assert float(torch.cosine_similarity(one, other, dim=0)) > 0.9
-    assert new.highest_noise >= old.highest_noise - 1e-4
-    assert new.gate_threshold <= (max(new.highest_noise, old.highest_noise) + old.lowest_speech) / 2 + 1e-4
+    assert new.levels.noise_ceiling >= old.levels.noise_ceiling - 1e-4
+    middle = (max(new.levels.noise_ceiling, old.levels.noise_ceiling) + old.levels.speech_floor) / 2
+    assert new.levels.threshold <= middle + 1e-4
     assert new.alpha_unit >= old.alpha_unit
     assert set(old.stock_texts) <= set(new.stock_texts)
     assert new.data["built_on"]["clips"] == old.data["clips"]

@@ -10,24 +10,20 @@ from numpy.typing import NDArray
 
 from tests.support.calibration_parts import window
 from tests.support.small_pack import small_pack
-from whisper_sae_steer.calibrate.gatefit import Gate
+from whisper_sae_steer.calibrate.gatefit import Gate, place_threshold
 from whisper_sae_steer.calibrate.guarantee import MAX_TOUCHED, Guarantee, keep_promise, touched
 from whisper_sae_steer.calibrate.windows import Window
 from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.steering.cuts import PAD_FRAMES
 from whisper_sae_steer.steering.pack import Features
-from whisper_sae_steer.steering.seek import PAD
 
-METADATA = replace(
-    small_pack().metadata, gate="window", gate_threshold=4.0, gate_ramp=1.0, gap_threshold=-2.0
-)
+METADATA = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata
 GATE = Gate(
     Features(torch.zeros(1, dtype=torch.int64), torch.ones(1, 1), torch.zeros(1), torch.zeros(1)),
     torch.ones(1),
     torch.tensor(0.0),
     smoothing=1,
-    threshold=4.0,
-    ramp=1.0,
-    gap_threshold=-2.0,
+    levels=METADATA.levels,
 )
 
 
@@ -55,19 +51,33 @@ def test_a_skipped_gap_touches_the_speech_in_it(tmp_path: Path):
     scores[600:900] = 8
     # quiet speech before the frame where the window would begin is lost
     voice = spoken(tmp_path, "a", slice(500, 900), 1500)
-    assert touched(voice, scores, METADATA) == 600 - PAD - 500
+    assert touched(voice, scores, METADATA) == 600 - PAD_FRAMES - 500
     # what lies between the cut and the next window is lost too, what comes after isn't
     scores[:300] = 8
     scores[600:] = -9
     scores[1200:1400] = 8
     voice = spoken(tmp_path, "b", slice(200, 1400), 1500)
-    assert touched(voice, scores, METADATA) == 1200 - PAD - (300 + PAD)
+    assert touched(voice, scores, METADATA) == 1200 - PAD_FRAMES - (300 + PAD_FRAMES)
 
 
 def test_the_threshold_is_lowered_until_next_to_nothing_is_touched(tmp_path: Path):
     gate, bound = promise(tmp_path, [9, 8, 3.0, 3.5])
-    assert gate.threshold == 3.0
+    assert gate.levels.threshold == 3.0
     assert bound == Guarantee(1 / 5, 0.0, 4)
+
+
+def test_a_lowered_threshold_leaves_noise_and_speech_where_they_were(tmp_path: Path):
+    gate, _ = promise(tmp_path, [9, 8, 3.0, 3.5])
+    assert gate.levels == replace(METADATA.levels, threshold=3.0, full_edit_below=2.0)
+    assert (gate.levels.noise_ceiling, gate.levels.speech_floor) == (2.0, 6.0)
+    # the next calibration starts from what was measured, so recordings like these change nothing
+    frames = torch.zeros(1500, 1)
+    windows = [
+        window(tmp_path, "noise", frames + 2.0),
+        window(tmp_path, "speech", frames + 6.0, speech=slice(0, 1500)),
+    ]
+    again = place_threshold(gate, windows, gate.levels)
+    assert again.levels == replace(METADATA.levels, gap_below=2.0)
 
 
 def test_a_gate_that_touches_nothing_stays_where_it_is(tmp_path: Path):
@@ -102,5 +112,5 @@ def test_the_bound_holds_for_new_recordings(tmp_path: Path):
         scores = {f"{i}": flat(peak) for i, peak in enumerate(peaks)}
         gate, bound = keep_promise(GATE, METADATA, windows, scores)
         assert bound.touched == 0
-        shares.append(float(np.mean(rng.normal(6, 2, 4000) < gate.threshold)))
+        shares.append(float(np.mean(rng.normal(6, 2, 4000) < gate.levels.threshold)))
     assert np.mean(shares) <= 1 / 51 + 0.004

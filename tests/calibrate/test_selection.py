@@ -1,7 +1,6 @@
 """Feature selection, the gate's fit and its threshold, and the fit of probabilities."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +42,9 @@ from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.gate import activations, openness
+from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Steering
-from whisper_sae_steer.steering.pack import Features
+from whisper_sae_steer.steering.pack import Features, GateLevels
 
 Matrix = NDArray[np.float64]
 
@@ -210,7 +210,7 @@ def test_fitted_gate_tells_speech_apart(tmp_path: Path):
     assert report == (1.0, 2, 2, 0.0, 0.0)
     pack = small_pack()._replace(gate=gate.features, gate_weight=gate.weight, gate_bias=gate.bias)
     metadata = with_gate(pack.metadata, gate)
-    assert (metadata.gate_threshold, metadata.gate_ramp) == (gate.threshold, gate.ramp)
+    assert metadata.levels == gate.levels
     operator = Steering(pack._replace(metadata=metadata))
     for one in held:  # calibration scores windows as the operator will
         expected = operator.scores(one.frames()[None])[0]
@@ -233,9 +233,7 @@ FIRST_AXIS = Gate(
     torch.ones(1),
     torch.tensor(0.0),
     smoothing=1,
-    threshold=0.0,
-    ramp=1.0,
-    gap_threshold=None,
+    levels=GateLevels(),
 )
 """scores a frame by its first number"""
 
@@ -253,11 +251,11 @@ def scored(folder: Path, other: Sequence[float], speech: Sequence[float]) -> lis
 def test_threshold_lies_in_the_gap(tmp_path: Path):
     windows = scored(tmp_path, np.linspace(0.5, 2, 12).tolist(), np.linspace(10, 20, 12).tolist())
     gate = place_threshold(FIRST_AXIS, windows)
-    fully_open = gate.threshold - gate.ramp
-    assert 2 < fully_open < gate.threshold < 10
-    assert gate.threshold == pytest.approx(6, abs=0.1)  # the middle
+    fully_open = gate.levels.threshold - gate.levels.ramp
+    assert 2 < fully_open < gate.levels.threshold < 10
+    assert gate.levels.threshold == pytest.approx(6, abs=0.1)  # the middle
     assert fully_open == pytest.approx(4, abs=0.1)  # a quarter
-    assert gate.gap_threshold == 0  # twelve frames of 18,000 without speech are above
+    assert gate.levels.gap_below == 0  # twelve frames of 18,000 without speech are above
 
 
 @pytest.mark.parametrize(
@@ -269,11 +267,11 @@ def test_few_recordings_widen_what_a_base_knew(
 ):
     """The base knows noise up to 5 and speech from 15 on: only what lies beyond that moves its ends."""
     windows = scored(tmp_path, np.linspace(*noise, 12).tolist(), np.linspace(voice, 40, 12).tolist())
-    base = replace(small_pack().metadata, gate_threshold=10.0, gate_ramp=2.5, gap_threshold=1.0)
+    base = GateLevels.spaced(10.0, 2.5, gap_below=1.0)
     gate = place_threshold(FIRST_AXIS, windows, base)
-    assert gate.gap_threshold == 1.0
-    assert gate.threshold == pytest.approx(threshold, abs=0.1)
-    assert gate.threshold - gate.ramp == pytest.approx(fully_open, abs=0.1)
+    assert gate.levels.gap_below == 1.0
+    assert gate.levels.threshold == pytest.approx(threshold, abs=0.1)
+    assert gate.levels.threshold - gate.levels.ramp == pytest.approx(fully_open, abs=0.1)
 
 
 @pytest.mark.parametrize("speech", [(3.0, 9.0), (1.0, 9.0), (2.1, 9.0)])
@@ -281,8 +279,8 @@ def test_without_a_gap_speech_decides(tmp_path: Path, speech: tuple[float, float
     voices = np.linspace(*speech, 12)
     windows = scored(tmp_path, np.linspace(0.5, 4, 12).tolist(), voices.tolist())
     gate = place_threshold(FIRST_AXIS, windows)
-    assert gate.ramp > 0
-    assert gate.threshold <= np.quantile(voices, 0.005) + 1e-6
+    assert gate.levels.ramp > 0
+    assert gate.levels.threshold <= np.quantile(voices, 0.005) + 1e-6
     metadata = with_gate(small_pack().metadata, gate)
     scores = torch.from_numpy(np.stack([*window_scores(gate, windows[12:]).values()]))
     assert not openness(scores, metadata).flatten()[1:].any()
@@ -303,10 +301,8 @@ def spans(folder: Path, shift: float, count: int = 30) -> tuple[list[Window], di
 def test_probabilities_order_speech_above_noise(tmp_path: Path):
     windows, scores = spans(tmp_path, shift=12.0)
     calibrations = fit_calibrations(windows, scores)
-    operator = Steering(
-        small_pack(speech_calibration=calibrations.speech, risk_calibration=calibrations.risk)
-    )
-    labels = [operator.labels(torch.from_numpy(scores[w.key]), 2.0, 6.0) for w in windows]
+    metadata = small_pack(speech_calibration=calibrations.speech, risk_calibration=calibrations.risk).metadata
+    labels = [label_segment(torch.from_numpy(scores[w.key]), 2.0, 6.0, metadata) for w in windows]
     noise, speech = labels[::2], labels[1::2]
     assert max(x.speech_prob for x in noise) < 0.2 < 0.8 < min(x.speech_prob for x in speech)
     assert max(x.hallucination_risk for x in speech) < 0.2 < 0.8 < min(x.hallucination_risk for x in noise)

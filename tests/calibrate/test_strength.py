@@ -104,7 +104,7 @@ def test_only_windows_that_the_operator_would_edit_are_decoded(tmp_path: Path, g
     judge = object.__new__(Judge)
     seen: set[bool] = set()
     for threshold in (-30.0, -3.0, -1.0, 0.0, 1.0, 2.0, 30.0):
-        pack = small_pack(gate=gate, gate_threshold=threshold)
+        pack = small_pack(gate=gate, threshold=threshold)
         for i, before in enumerate(frames):
             after = before[None].clone()
             Steering(pack).apply_(after, 1.0)

@@ -14,8 +14,8 @@ from tests.support.real_models import SAMPLES, weights
 from whisper_sae_steer.audio.clips import Clip, select
 from whisper_sae_steer.audio.mixing import mix
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.audio.synthetic import write_wav
 from whisper_sae_steer.audio.units import SAMPLE_RATE, WINDOW_SAMPLES
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.calibrate.windows import (
     MAX_WINDOWS,
     SHORT_SECONDS,

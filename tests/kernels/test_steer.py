@@ -275,7 +275,7 @@ def expected_gate(logits: Tensor, gate: str, smoothing: int, alpha: float) -> tu
 @pytest.mark.parametrize("smoothing", [0, 1, 2, 5, 25])
 @pytest.mark.parametrize("length", [1, 7, 60])
 def test_gate_strength(device: str, gate: str, smoothing: int, length: int):
-    metadata = small_pack(gate=gate, gate_smoothing=smoothing, gate_threshold=2.0, gate_ramp=4.0).metadata
+    metadata = small_pack(gate=gate, gate_smoothing=smoothing, threshold=2.0, ramp=4.0).metadata
     logits = 3 * torch.randn(5, length, generator=torch.Generator().manual_seed(2))
     logits[3], logits[4, length // 2] = 50, float("nan")
     found = kernels.gate_strength(logits.to(device), metadata, -1.5)

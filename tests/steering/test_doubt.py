@@ -1,5 +1,6 @@
 """Doubt: which windows the decoder is asked about, what it is believed, and both back ends asking."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,24 @@ from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer import load_model
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.calls import Call, Steerer, active
-from whisper_sae_steer.steering.doubt import BRIEF, Answer, in_doubt, stock_texts
+from whisper_sae_steer.steering.batch import ReadWindow, SteeredBatch, Verdict
+from whisper_sae_steer.steering.calls import CallOptions
+from whisper_sae_steer.steering.doubt import (
+    BRIEF_FRAMES,
+    Answer,
+    believes,
+    in_doubt,
+    resolve_doubt,
+    stock_texts,
+    verdicts,
+)
 from whisper_sae_steer.steering.operator import Steering
-from whisper_sae_steer.steering.pack import read_pack, save_pack, shipped_packs
+from whisper_sae_steer.steering.pack import GateLevels, read_pack, save_pack, shipped_packs
+from whisper_sae_steer.steering.steerer import Steerer
 
 
 def test_doubt_lies_between_the_highest_noise_and_the_lowest_speech():
-    metadata = small_pack(gate_threshold=2.0, gate_ramp=1.5).metadata
+    metadata = small_pack(threshold=2.0, ramp=1.5).metadata
     scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [2.0, -9.0], [4.9, -9.0], [5.0, 5.0]])
     assert in_doubt(scores, metadata).tolist() == [False, True, True, True, False]
     assert not in_doubt(torch.full((2, 3), float("nan")), metadata).any()
@@ -29,16 +40,16 @@ def test_doubt_lies_between_the_highest_noise_and_the_lowest_speech():
 
 @pytest.mark.parametrize(("level", "doubtful"), [(2.5, [True, False]), (1.5, [True, True])])
 def test_above_the_threshold_only_what_is_brief_is_in_doubt(level: float, doubtful: list[bool]):
-    metadata = small_pack(gate_threshold=2.0, gate_ramp=1.5).metadata
+    metadata = small_pack(threshold=2.0, ramp=1.5).metadata
     scores = torch.full((2, 1500), -9.0)
-    scores[0, 200 : 200 + BRIEF - 1] = level
-    scores[1, 200 : 200 + BRIEF] = level
+    scores[0, 200 : 200 + BRIEF_FRAMES - 1] = level
+    scores[1, 200 : 200 + BRIEF_FRAMES] = level
     assert in_doubt(scores, metadata).tolist() == doubtful
 
 
 @pytest.mark.parametrize("gate", ["frame", "none"])
 def test_only_the_window_gate_is_in_doubt(gate: str):
-    metadata = small_pack(gate=gate, gate_threshold=2.0, gate_ramp=1.5).metadata
+    metadata = small_pack(gate=gate, threshold=2.0, ramp=1.5).metadata
     assert not in_doubt(torch.zeros(1, 3), metadata).any()
 
 
@@ -48,28 +59,24 @@ def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
     highest = Steering(small_pack()).scores(h).amax(1)
     low, middle, high = highest.sort().values.tolist()
     ramp = min(high - middle, middle - low) / 5
-    pack = small_pack(gate_threshold=middle + 0.5 * ramp, gate_ramp=ramp)
+    pack = small_pack(threshold=middle + 0.5 * ramp, ramp=ramp)
     steerer, doubtful = Steerer(pack), int((highest == middle).nonzero()[0, 0])
-    call = Call(0.8, asks_decoder=True)
-    given: dict[str, float] = {}
-    with active(steerer, call):
-        edited = h.clone()
-        steerer(edited)
-        assert steerer.in_doubt(call) == [row == doubtful for row in range(3)]
-        assert not steerer.nobody_speaks(call)[doubtful]
-        assert torch.equal(edited[doubtful], h[doubtful])
-        assert call.strength is not None
-        given["asked"] = call.strength[doubtful].item()
-        with call.steers_in_full():
-            steerer(edited)
-            assert steerer.in_doubt(call) == [False] * 3
-            assert steerer.nobody_speaks(call)[doubtful]
-            given["decided"] = call.strength[doubtful].item()
-        assert call.share_in_doubt == 0
-    with active(steerer, call := Call(0.8)):
-        steerer(h)
-        assert call.strength is not None
-        given["ramp"] = call.strength[doubtful].item()
+    asking = CallOptions(0.8, in_doubt="ask")
+    edited = h.clone()
+    batch = steerer.steer(edited, asking)
+    assert batch.rows(Verdict.DOUBT) == [doubtful]
+    assert not batch.is_silence(doubtful)
+    assert torch.equal(edited[doubtful], h[doubtful])
+    given = {"asked": batch.strength[doubtful].item()}
+    refused = steerer.steer(h.clone(), replace(asking, in_doubt="edit"))
+    assert not refused.rows(Verdict.DOUBT)
+    assert refused.is_silence(doubtful)
+    given["decided"] = refused.strength[doubtful].item()
+    in_full = steerer.edit_refused_windows(edited, [doubtful], asking)
+    assert torch.equal(in_full[doubtful], refused.frames[doubtful])
+    assert torch.equal(edited[doubtful], h[doubtful])
+    by_ramp = steerer.steer(h, CallOptions(0.8))
+    given["ramp"] = by_ramp.strength[doubtful].item()
     assert given == pytest.approx({"asked": 0, "decided": 0.8, "ramp": 0.4}, rel=1e-4)
 
 
@@ -102,15 +109,57 @@ def test_what_is_written_for_any_noise_is_not_credible():
     assert Answer("Thank you, train.", -0.3, 0.1).is_likely(stock_texts(texts))
 
 
+def doubtful_batch() -> SteeredBatch:
+    """Two windows in doubt, the first of which leans to speech."""
+    scores = torch.tensor([[-3.0, 2.1], [-3.0, 1.9]])
+    doubt = torch.full((2,), Verdict.DOUBT, dtype=torch.int8)
+    return SteeredBatch(torch.zeros(2, 2, WIDTH), scores, torch.zeros(2, 1), doubt)
+
+
 def test_where_the_gate_leans_to_speech_only_repetition_speaks_against_the_text():
-    steerer = Steerer(small_pack(gate_threshold=2.0, gate_ramp=1.5, stock_texts=("thank you",)))
-    call, above, below = Call(1.0, asks_decoder=True), 0, 1
-    call.scores = torch.tensor([[-3.0, 2.1], [-3.0, 1.9]])
+    metadata = small_pack(threshold=2.0, ramp=1.5, stock_texts=("thank you",)).metadata
+    above, below = (ReadWindow(doubtful_batch(), row) for row in (0, 1))
     for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Seven.", -1.4, 0.1), Answer("Six.", -0.3, 0.8)):
-        assert steerer.believes(call, above, doubtful)
-        assert not steerer.believes(call, below, doubtful)
-    assert not steerer.believes(call, above, Answer("No, no, no.", -0.3, 0.1))
-    assert steerer.believes(call, below, Answer("Seven.", -0.3, 0.1))
+        assert believes(above, doubtful, metadata)
+        assert not believes(below, doubtful, metadata)
+    assert not believes(above, Answer("No, no, no.", -0.3, 0.1), metadata)
+    assert believes(below, Answer("Seven.", -0.3, 0.1), metadata)
+
+
+def test_what_the_decoder_stands_by_is_speech_and_the_rest_is_edited_as_silence():
+    metadata = small_pack(threshold=2.0, ramp=1.5, stock_texts=("thank you",)).metadata
+    answers = [Answer("Thank you.", -0.3, 0.1)] * 2
+    asked: list[list[int]] = []
+    edited: list[list[int]] = []
+
+    def ask(rows: Sequence[int]) -> list[Answer]:
+        asked.append(list(rows))
+        return [answers[row] for row in rows]
+
+    def edit_refused(batch: SteeredBatch, rows: Sequence[int]) -> SteeredBatch:
+        edited.append(list(rows))
+        return batch._replace(frames="edited")
+
+    batch = doubtful_batch()
+    resolved = resolve_doubt(batch, metadata, ask, edit_refused)
+    assert (asked, edited, resolved.frames) == ([[0, 1]], [[1]], "edited")
+    assert resolved.verdict.tolist() == [Verdict.SPEECH, Verdict.SILENCE]
+    assert batch.verdict.tolist() == [Verdict.DOUBT] * 2
+    assert resolve_doubt(resolved, metadata, ask, edit_refused) is resolved
+    assert len(asked) == 1
+
+
+def test_verdicts_of_the_gate_alone():
+    """The gate is fully open at the first score, half open at the second, shut at the last."""
+    metadata = small_pack(threshold=2.0, ramp=1.5).metadata
+    scores = torch.tensor([[-9.0], [1.25], [9.0]])
+    speech, doubt, silence = Verdict.SPEECH, Verdict.DOUBT, Verdict.SILENCE
+    assert verdicts(scores, metadata, "ramp").tolist() == [silence, speech, speech]
+    assert verdicts(scores, metadata, "ask").tolist() == [silence, doubt, speech]
+    assert verdicts(scores, metadata, "edit").tolist() == [silence, silence, speech]
+    ungated = small_pack(gate="none", threshold=2.0, ramp=1.5).metadata
+    assert verdicts(scores, ungated, "ask").tolist() == [speech] * 3
+    assert verdicts(torch.zeros(0, 3), metadata, "ask").shape == (0,)
 
 
 # --- real models: a gate that is in doubt about everything ---------------------------------------
@@ -123,7 +172,7 @@ def doubting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def doubting_pack(model: str, folder: Path) -> Path:
     pack = read_pack(shipped_packs()[model])
-    metadata = replace(pack.metadata, gate_threshold=1e6, gate_ramp=1e6)
+    metadata = replace(pack.metadata, levels=GateLevels.spaced(1e6, 1e6, pack.metadata.levels.gap_below))
     save_pack(pack._replace(metadata=metadata), folder / "doubting.safetensors")
     return folder / "doubting.safetensors"
 

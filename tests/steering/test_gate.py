@@ -47,7 +47,7 @@ def test_one_frame_is_not_smoothed():
 
 
 def test_frame_gate_follows_a_ramp():
-    metadata = small_pack(gate="frame", gate_threshold=2.0, gate_ramp=4.0).metadata
+    metadata = small_pack(gate="frame", threshold=2.0, ramp=4.0).metadata
     scores = torch.tensor([[-9.0, -2.0, -1.0, 0.0, 1.0, 1.999, 2.0, 2.001, 50.0]])
     gate = openness(scores, metadata)
     assert gate.shape == (1, 9, 1)
@@ -57,7 +57,7 @@ def test_frame_gate_follows_a_ramp():
 
 
 def test_window_gate_looks_at_the_highest_score():
-    metadata = small_pack(gate="window", gate_threshold=0.0, gate_ramp=2.0).metadata
+    metadata = small_pack(gate="window", threshold=0.0, ramp=2.0).metadata
     scores = torch.tensor([[-5.0, -4.0, -3.0], [-5.0, -1.0, -3.0], [-5.0, 0.0, -3.0], [-5.0, 7.0, -3.0]])
     gate = openness(scores, metadata)
     assert gate.flatten().tolist() == [1.0, 0.5, 0.0, 0.0]

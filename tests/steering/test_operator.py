@@ -43,7 +43,7 @@ def reference(pack: SteeringPack, window: Array, alpha: float) -> Array:
         scores = np.full_like(scores, scores.max())
     result = window.copy()
     for t, frame in enumerate(window):
-        opened = min(1.0, max(0.0, (meta.gate_threshold - scores[t]) / meta.gate_ramp))
+        opened = min(1.0, max(0.0, (meta.levels.threshold - scores[t]) / meta.levels.ramp))
         if meta.gate == "none":
             opened = 1.0
         strength = coefficients
@@ -63,7 +63,7 @@ GATES = ["window", "frame", "none"]
 @pytest.mark.parametrize("alpha", [1.0, 3.0, -0.5])
 @pytest.mark.parametrize("length", [1, 7, 40])
 def test_every_strategy_and_gate_equals_the_reference(strategy: str, gate: str, alpha: float, length: int):
-    pack = small_pack(strategy, gate, gate_threshold=9.0, gate_ramp=12.0)
+    pack = small_pack(strategy, gate, threshold=9.0, ramp=12.0)
     h = frames(3, length)
     expected = np.stack([reference(pack, window, alpha) for window in h.double().numpy()])
     edited = h.clone()
@@ -100,7 +100,7 @@ def test_a_shut_window_keeps_every_bit(strategy: str, dtype: torch.dtype):
     scores = Steering(plain, dtype=dtype).scores(h)
     highest = scores.amax(1)
     shut = highest.argmax()
-    pack = small_pack(strategy, "window", gate_threshold=float(highest[shut]))
+    pack = small_pack(strategy, "window", threshold=float(highest[shut]))
     edited = h.clone()
     Steering(pack, dtype=dtype).apply_(edited, 5.0)
     assert bits(edited[shut]) == bits(h[shut])
@@ -111,7 +111,7 @@ def test_a_shut_window_keeps_every_bit(strategy: str, dtype: torch.dtype):
 def test_frames_above_the_threshold_keep_every_bit(strategy: str):
     h = frames(2, 60)
     h[:, :, 1] = -0.0
-    pack = small_pack(strategy, "frame", gate_threshold=0.0, gate_ramp=1e-3, gate_smoothing=1)
+    pack = small_pack(strategy, "frame", threshold=0.0, ramp=1e-3, gate_smoothing=1)
     steering = Steering(pack)
     edited = h.clone()
     scores, _ = steering.apply_(edited, 4.0)
@@ -123,7 +123,7 @@ def test_frames_above_the_threshold_keep_every_bit(strategy: str):
 
 
 def test_windows_do_not_influence_each_other():
-    steering, batch = Steering(small_pack("suppress", gate_threshold=3.0)), frames(5, 20)
+    steering, batch = Steering(small_pack("suppress", threshold=3.0)), frames(5, 20)
     together = batch.clone()
     steering.apply_(together, 1.0)
     for i in range(5):
@@ -167,26 +167,6 @@ def test_another_width_is_refused():
     with pytest.raises(PackError, match="width 6, not 7"):
         Steering(small_pack()).apply_(h, 1.0)
     assert not h.any()
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def test_labels_read_the_segments_frames():
-    steering = Steering(small_pack(speech_calibration=(2.0, -1.0), risk_calibration=(-1.0, 0.5, 0.25)))
-    scores = torch.arange(1500, dtype=torch.float32) / 100
-    labels = steering.labels(scores, 1.0, 2.0)
-    highest, mean = 0.99, (0.50 + 0.99) / 2
-    assert labels.speech_prob == pytest.approx(sigmoid(2 * highest - 1))
-    assert labels.hallucination_risk == pytest.approx(sigmoid(-highest + 0.5 * mean + 0.25))
-
-
-@pytest.mark.parametrize(("start", "end"), [(0, 0), (29.98, 30), (31, 40), (-1, 0.01), (5, 4), (0.5, 99)])
-@pytest.mark.parametrize("length", [1, 3, 1500])
-def test_labels_of_odd_segments_are_probabilities(start: float, end: float, length: int):
-    labels = Steering(small_pack()).labels(1e6 * frames(length)[:, 0], start, end)
-    assert all(0 <= value <= 1 for value in labels)
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -2.5, True, Fraction(1, 2), np.float32(0.5), torch.tensor(3.0)])

@@ -1,9 +1,9 @@
 """Steering packs on disk: exact round trips, and nothing damaged or foreign is ever applied."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,15 @@ from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.models.weights import Weights
 from whisper_sae_steer.steering import pack as packs
-from whisper_sae_steer.steering.pack import Features, SteeringPack, Strategy, load_pack, read_pack, save_pack
+from whisper_sae_steer.steering.pack import (
+    Features,
+    GateLevels,
+    SteeringPack,
+    Strategy,
+    load_pack,
+    read_pack,
+    save_pack,
+)
 
 
 def weights(fingerprint: str = "0123456789abcdef" * 2) -> Weights:
@@ -119,9 +127,40 @@ def test_edited_metadata_is_noticed(path: Path):
 
 
 def test_pack_of_another_format(path: Path):
-    rewrite(path, format="2")
-    with pytest.raises(PackError, match="not a steering pack of format 1"):
+    rewrite(path, format="3")
+    with pytest.raises(PackError, match="not a steering pack of format 1 or 2"):
         read_pack(path)
+
+
+def test_format_1_had_only_the_threshold_and_ramp_of_its_gate(path: Path):
+    pack = read_pack(path)
+    metadata = asdict(pack.metadata)
+    del metadata["levels"]
+    metadata |= {"gate_threshold": 5.189041376113892, "gate_ramp": 1.4652575254440308, "gap_threshold": -2.5}
+    write_format_1(path, metadata)
+    assert read_pack(path).metadata == replace(
+        pack.metadata,
+        levels=GateLevels(2.25852632522583, 3.723783850669861, 5.189041376113892, 8.119556427001953, -2.5),
+    )
+
+
+def write_format_1(path: Path, metadata: dict[str, Any]) -> None:
+    """Write a small pack as the first versions did."""
+    tensors, text = packs._flatten(small_pack()), json.dumps(metadata, sort_keys=True)
+    header = {"format": "1", "metadata": text, "sha256": packs._digest(tensors, text)}
+    save_file(tensors, path, metadata=header)
+
+
+@pytest.mark.parametrize("name", sorted(packs.shipped_packs()))
+def test_shipped_gates_are_what_their_threshold_and_ramp_say(name: str):
+    """Shipped packs are of format 1: every openness and doubt must be that of their stored numbers."""
+    path = packs.shipped_packs()[name]
+    with safe_open(str(path), "pt") as file:
+        stored = json.loads(file.metadata()["metadata"])
+    threshold, ramp = stored["gate_threshold"], stored["gate_ramp"]
+    levels = read_pack(path).metadata.levels
+    assert (levels.threshold, levels.ramp, levels.gap_below) == (threshold, ramp, stored["gap_threshold"])
+    assert (levels.noise_ceiling, levels.speech_floor) == (threshold - 2 * ramp, threshold + 2 * ramp)
 
 
 def test_other_safetensors_file(tmp_path: Path):

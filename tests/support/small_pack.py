@@ -4,12 +4,20 @@ from typing import Any
 
 import torch
 
-from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack
+from whisper_sae_steer.steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 
 WIDTH = 6
 
 
-def small_pack(strategy: str = "direction", gate: str = "window", **metadata: Any) -> SteeringPack:
+def small_pack(
+    strategy: str = "direction",
+    gate: str = "window",
+    *,
+    threshold: float = 0.5,
+    ramp: float = 1.5,
+    gap_below: float | None = None,
+    **metadata: Any,
+) -> SteeringPack:
     """Nine gate features, and four steered by `suppress`; decoder directions of unit length."""
     generator = torch.Generator().manual_seed(0)
 
@@ -31,8 +39,7 @@ def small_pack(strategy: str = "direction", gate: str = "window", **metadata: An
         "gate": gate,
         "alpha_unit": 1.7,
         "gate_smoothing": 5,
-        "gate_threshold": 0.5,
-        "gate_ramp": 1.5,
+        "levels": GateLevels.spaced(threshold, ramp, gap_below),
         "sae": {"d_sae": 100, "trained on": "Geräusche"},
         "metrics": {"fpr_text": {"1.0": 0.03}},
         "compute_types": ("float32", "int8"),

@@ -44,11 +44,15 @@ class CalibrationConfig:
     """Options of :func:`calibrate`."""
 
     strategy: Strategy = "direction"
+    """what the edit adds to a frame: one direction, or less (suppress) or more (additive) of some features"""
     selection: Selection = "attribution"
+    """how features are chosen; gradient and contrast are dense baselines"""
     gate: GateKind = "window"
+    """what speech is looked for in: the window, each frame, or nowhere"""
     synthetic: int = 60
     """synthetic sounds added to the recordings without speech"""
     seed: int = 0
+    """of every random choice"""
 
 
 class FeatureRow(NamedTuple):
@@ -224,10 +228,7 @@ def _gate(
         gate = fit_gate(sae, sample, fitted, base)
         return gate, with_gate(metadata, gate)
     old = base.metadata
-    gate = Gate(
-        base.gate, base.gate_weight, base.gate_bias, old.gate_smoothing,
-        old.gate_threshold, old.gate_ramp, old.gap_threshold,
-    )  # fmt: skip
+    gate = Gate(base.gate, base.gate_weight, base.gate_bias, old.gate_smoothing, old.levels)
     metadata = replace(
         with_gate(metadata, gate),
         speech_calibration=old.speech_calibration,

@@ -3,44 +3,36 @@
 import argparse
 import shutil
 from pathlib import Path
-from typing import get_args
 
 import torch
 
-from ..audio.clips import NONSPEECH_KINDS, read_clips
+from ..commands.common import add_model, add_threads, pack_named
+from ..commands.fields import add_fields, from_fields
+from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.weights import Weights, resolve
 from ..sae.find import find_sae
 from ..sae.formats import load_sae
-from ..steering.pack import GateKind, SteeringPack, Strategy, load_pack, save_pack, shipped_pack
+from ..steering.pack import SteeringPack, load_pack, save_pack, shipped_pack
 from .calibration import CalibrationConfig, calibrate
-from .directions import SELECTIONS
 from .report import text_report, write_html
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that :func:`main` reads."""
     add = parser.add_argument
-    defaults = CalibrationConfig()
-    add("--model", default="base", help="name or path of a Whisper model")
-    add("--nonspeech", nargs="+", type=Path, default=[], metavar="DIR",
-        help="folders (or .tsv manifests) of audio without speech; none: synthetic sounds only")  # fmt: skip
-    add("--speech", nargs="+", type=Path, default=[], metavar="DIR",
-        help="folders (or manifests) of speech, transcripts beside it as .txt if there are any;"
-        " none: the gate of the base is kept")  # fmt: skip
-    add("--split", help="only clips of this split of the manifests")
-    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add_model(parser)
+    add_both_kinds(
+        parser,
+        nonspeech="audio without speech; none: synthetic sounds only",
+        speech="speech, transcripts beside it as .txt if there are any; none: the gate of the base is kept",
+    )
     add("--out", type=Path, required=True, help="the pack, a .safetensors file; reports beside it")
     add("--base", default="auto", metavar="PACK",
         help="pack to build on; auto: the shipped one, if there is; none: only these recordings")  # fmt: skip
     add("--sae", default="auto", help="folder of the SAE; auto: the one for this model")
-    add("--strategy", choices=get_args(Strategy), default=defaults.strategy)
-    add("--selection", choices=SELECTIONS, default=defaults.selection,
-        help="how features are chosen; gradient and contrast are dense baselines")  # fmt: skip
-    add("--gate", choices=get_args(GateKind), default=defaults.gate)
-    add("--synthetic", type=int, default=defaults.synthetic, help="synthetic sounds added")
-    add("--seed", type=int, default=defaults.seed)
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the libraries")
+    add_fields(parser, CalibrationConfig)
+    add_threads(parser)
     add(
         "--work",
         type=Path,
@@ -55,10 +47,9 @@ def main(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)
-    nonspeech = read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class)
-    speech = read_clips(args.speech, args.split, ("speech",), args.per_class)
+    nonspeech, speech = read_both_kinds(args)
     sae = load_sae(find_sae(args.sae, weights))
-    config = CalibrationConfig(args.strategy, args.selection, args.gate, args.synthetic, args.seed)
+    config = from_fields(args, CalibrationConfig)
     work = args.work or args.out.with_suffix(".work")
     result = calibrate(weights, sae, nonspeech, speech, config, work, _base(args.base, weights))
     save_pack(result.pack, args.out)
@@ -70,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _base(source: str, weights: Weights) -> SteeringPack | None:
-    if source == "none" or (source == "auto" and shipped_pack(weights) is None):
+    named = pack_named(source)
+    if named is None or (named == "auto" and shipped_pack(weights) is None):
         return None
-    return load_pack(source, weights)
+    return load_pack(named, weights)

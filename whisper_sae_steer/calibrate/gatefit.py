@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from ..errors import CalibrationError
 from ..sae.autoencoder import SAE
 from ..steering.gate import activations, smooth
-from ..steering.pack import Features, PackMetadata, SteeringPack
+from ..steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 from .selection import FrameSample, LinearModel, fit_logistic, logistic_importance, strongest, take_features
 from .windows import Window
 
@@ -30,9 +30,7 @@ class Gate(NamedTuple):
     weight: torch.Tensor
     bias: torch.Tensor
     smoothing: int
-    threshold: float
-    ramp: float
-    gap_threshold: float | None
+    levels: GateLevels
 
 
 class GateReport(NamedTuple):
@@ -70,11 +68,9 @@ def fit_gate(
         torch.from_numpy(model.weight).float(),
         torch.tensor(model.bias).float(),
         SMOOTHING,
-        threshold=0.0,
-        ramp=1.0,
-        gap_threshold=None,
+        GateLevels(),
     )
-    return place_threshold(gate, windows, base.metadata if base else None)
+    return place_threshold(gate, windows, base.metadata.levels if base else None)
 
 
 def _extended(
@@ -92,7 +88,7 @@ def _extended(
     return np.concatenate([old, new]), LinearModel(weight, float(base.gate_bias))
 
 
-def place_threshold(gate: Gate, windows: Sequence[Window], base: PackMetadata | None = None) -> Gate:
+def place_threshold(gate: Gate, windows: Sequence[Window], base: GateLevels | None = None) -> Gate:
     """Place the ramp in the gap between the highest non-speech and the quietest speech.
 
     Quantiles of 0.5% stand for these two, so that one mislabelled recording, a voice in a street scene,
@@ -106,14 +102,14 @@ def place_threshold(gate: Gate, windows: Sequence[Window], base: PackMetadata | 
     other = np.array([scores[w.key].max() for w in windows if not w.is_speech])
     low, high = float(np.quantile(other, 0.995)), float(np.quantile(speech, 0.005))
     frames = np.concatenate([scores[w.key][: w.content] for w in windows if not w.is_speech])
-    gap_threshold = float(np.quantile(frames, 0.999))
+    gap_below = float(np.quantile(frames, 0.999))
     if base is not None:
-        low, high = max(low, base.highest_noise), min(high, base.lowest_speech)
-        gap_threshold = max(gap_threshold, base.gap_threshold or gap_threshold)
+        low, high = max(low, base.noise_ceiling), min(high, base.speech_floor)
+        gap_below = max(gap_below, base.gap_below or gap_below)
     gap = max(high - low, 0.5)
     # without a gap, speech decides: the gate is shut for all but its lowest 0.5%
     threshold = min(low + 0.5 * gap, high)
-    return gate._replace(threshold=threshold, ramp=0.25 * gap, gap_threshold=gap_threshold)
+    return gate._replace(levels=GateLevels.spaced(threshold, 0.25 * gap, gap_below))
 
 
 @torch.no_grad()
@@ -139,17 +135,11 @@ def report_gate(
         float(roc_auc_score(labels, np.concatenate([speech, other]))),
         len(speech),
         len(other),
-        float(np.mean(speech < gate.threshold)),
-        float(np.mean(other > gate.threshold - gate.ramp)),
+        float(np.mean(speech < gate.levels.threshold)),
+        float(np.mean(other > gate.levels.full_edit_below)),
     )
 
 
 def with_gate(metadata: PackMetadata, gate: Gate) -> PackMetadata:
     """The pack's metadata with this gate's numbers."""
-    return replace(
-        metadata,
-        gate_smoothing=gate.smoothing,
-        gate_threshold=gate.threshold,
-        gate_ramp=gate.ramp,
-        gap_threshold=gate.gap_threshold,
-    )
+    return replace(metadata, gate_smoothing=gate.smoothing, levels=gate.levels)

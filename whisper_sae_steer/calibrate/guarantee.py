@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CalibrationError
+from ..steering.cuts import cut_window
 from ..steering.pack import PackMetadata
-from ..steering.seek import plan_window
 from .gatefit import Gate, with_gate
 from .windows import Window
 
@@ -39,10 +39,10 @@ def keep_promise(
     if not speech:
         raise CalibrationError("no speech recording is left to hold back; give more")
     peaks = (float(scores[w.key].max()) for w in speech)
-    lower = sorted(peak for peak in peaks if peak < gate.threshold)
+    lower = sorted(peak for peak in peaks if peak < gate.levels.threshold)
     promise = bound(speech, scores, with_gate(metadata, gate))
     while promise.touched > MAX_TOUCHED and lower:
-        gate = gate._replace(threshold=lower.pop())
+        gate = gate._replace(levels=gate.levels.lowered_to(lower.pop()))
         promise = bound(speech, scores, with_gate(metadata, gate))
     return gate, promise
 
@@ -63,9 +63,9 @@ def bound(
 
 def touched(window: Window, scores: NDArray[np.float32], metadata: PackMetadata) -> int:
     """Speech frames of a window that an open gate edits, or that gap skipping leaves out."""
-    if scores.max() < metadata.gate_threshold:
+    if scores.max() < metadata.levels.threshold:
         return int(window.speech.sum())
-    plan = plan_window(scores, window.content, metadata)
-    if plan is None:
+    cut = cut_window(scores, window.content, metadata)
+    if cut is None:
         return 0
-    return int(window.speech[: plan.start].sum() + window.speech[plan.end : plan.next].sum())
+    return int(window.speech[: cut.skip_to].sum() + window.speech[cut.decode_until : cut.resume_at].sum())

@@ -125,7 +125,7 @@ class Judge:
             return True
         scores = Steering(pack).scores(window.frames()[None])
         low = scores.amin() if pack.metadata.gate == "frame" else scores.amax()
-        return float(low) < pack.metadata.gate_threshold
+        return float(low) < pack.metadata.levels.threshold
 
     def _decode(
         self, windows: Sequence[Window], pack: SteeringPack | None, alpha: float

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -20,7 +20,38 @@ from ..models.weights import Weights
 Strategy = Literal["suppress", "additive", "direction"]
 GateKind = Literal["window", "frame", "none"]
 T = TypeVar("T", "Features", "PooledGate")
-FORMAT = 1
+FORMAT = 2
+"""what is written; format 1 is read too, see :func:`_metadata`"""
+
+
+@dataclass(frozen=True)
+class GateLevels:
+    """Where smoothed speech scores (logits) part noise from speech, and the gate between them."""
+
+    noise_ceiling: float = -2.0
+    """sound without speech hardly exceeds this"""
+    full_edit_below: float = -1.0
+    """from here down the edit is whole"""
+    threshold: float = 0.0
+    """from here up nothing is edited"""
+    speech_floor: float = 2.0
+    """hardly any speech stays below this"""
+    gap_below: float | None = None
+    """a long stretch below is a gap (see ``seek.py``); None to look for none"""
+
+    @property
+    def ramp(self) -> float:
+        """Logits below the threshold over which the edit grows to full strength."""
+        return self.threshold - self.full_edit_below
+
+    @classmethod
+    def spaced(cls, threshold: float, ramp: float, gap_below: float | None = None) -> "GateLevels":
+        """Levels as calibration places them: noise and speech two ramps to either side of the threshold."""
+        return cls(threshold - 2 * ramp, threshold - ramp, threshold, threshold + 2 * ramp, gap_below)
+
+    def lowered_to(self, threshold: float) -> "GateLevels":
+        """The gate moved to another threshold, its ramp with it; noise and speech are where they were."""
+        return replace(self, threshold=threshold, full_edit_below=threshold - self.ramp)
 
 
 @dataclass(frozen=True)
@@ -41,12 +72,7 @@ class PackMetadata:
     """length of the edit at α = 1, in the units of the strategy"""
     gate_smoothing: int = 1
     """frames of the moving average over speech scores"""
-    gate_threshold: float = 0.0
-    """smoothed speech score (logit) from which on nothing is edited"""
-    gate_ramp: float = 1.0
-    """logits below the threshold over which the edit grows to full strength"""
-    gap_threshold: float | None = None
-    """smoothed speech score below which a long stretch is a gap (see ``seek.py``); None to look for none"""
+    levels: GateLevels = GateLevels()
     speech_calibration: tuple[float, float] = (1.0, 0.0)
     """slope and offset that turn a segment's highest score into the logit of speech_prob"""
     risk_calibration: tuple[float, float, float] = (-1.0, 0.0, 0.0)
@@ -65,16 +91,26 @@ class PackMetadata:
     """held-back figures at α = 1 with their definitions"""
     created_with: str = ""
 
+    # names of the levels before format 2
+    @property
+    def gate_threshold(self) -> float:
+        return self.levels.threshold
+
+    @property
+    def gate_ramp(self) -> float:
+        return self.levels.ramp
+
+    @property
+    def gap_threshold(self) -> float | None:
+        return self.levels.gap_below
+
     @property
     def highest_noise(self) -> float:
-        """Smoothed speech score that noise hardly exceeds: a ramp is a quarter of the way from there to
-        speech, and the gate's threshold half of it (``calibrate/gatefit.py``)."""
-        return self.gate_threshold - 2 * self.gate_ramp
+        return self.levels.noise_ceiling
 
     @property
     def lowest_speech(self) -> float:
-        """Smoothed speech score that hardly any speech stays below, as far from the threshold."""
-        return self.gate_threshold + 2 * self.gate_ramp
+        return self.levels.speech_floor
 
 
 class Features(NamedTuple):
@@ -164,25 +200,36 @@ def read_pack(path: Path) -> SteeringPack:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
         raise PackError(f"{path} is truncated or not a safetensors file; make it again") from None
-    if header.get("format") != str(FORMAT):
-        raise PackError(f"{path} is not a steering pack of format {FORMAT}")
+    if header.get("format") not in ("1", "2"):
+        raise PackError(f"{path} is not a steering pack of format 1 or 2")
     if _digest(tensors, header.get("metadata", "")) != header.get("sha256"):
         raise PackError(f"{path} was altered since it was written (hash differs); make it again")
-    saved = json.loads(header["metadata"])
-    known = {f.name: saved[f.name] for f in fields(PackMetadata) if f.name in saved}
-    for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
-        if name in known:
-            known[name] = tuple(known[name])
 
     def group(name: str, kind: type[T]) -> T:
         return kind(*(tensors[f"{name}.{part}"] for part in kind._fields))
 
     keys = tensors.get("pooled.key")
+    metadata = _metadata(json.loads(header["metadata"]))
     return SteeringPack(
-        PackMetadata(**known), group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
+        metadata, group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
         group("steer", Features), tensors["directions"], tensors["coefficients"], tensors.get("probe"),
         group("pooled", PooledGate) if keys is not None and keys.ndim == 2 else None, path,
     )  # fmt: skip
+
+
+def _metadata(saved: Mapping[str, Any]) -> PackMetadata:
+    """Metadata as a pack holds it. Format 1 had no levels, only the gate's threshold and ramp."""
+    known = {f.name: saved[f.name] for f in fields(PackMetadata) if f.name in saved}
+    if "levels" in saved:
+        known["levels"] = GateLevels(**saved["levels"])
+    else:
+        known["levels"] = GateLevels.spaced(
+            saved.get("gate_threshold", 0.0), saved.get("gate_ramp", 1.0), saved.get("gap_threshold")
+        )
+    for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
+        if name in known:
+            known[name] = tuple(known[name])
+    return PackMetadata(**known)
 
 
 def load_pack(source: str | Path, weights: Weights) -> SteeringPack:

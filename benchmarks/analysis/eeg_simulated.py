@@ -1,14 +1,12 @@
 """EEG whose response is known, made of a real store's features: does `analyze eeg` find it again?
 
-    python benchmarks/eeg_simulated.py STORE --drive 17 203 --others 5 99 310 --snr -10 --out runs/eeg
+    python -m benchmarks.analysis.eeg_simulated STORE --drive 17 203 --others 5 99 310 --out runs/eeg
 
 Each driving feature has its own response at its own channels; the other channels hold only pink noise, and
 the other features drive nothing, though they may fire with those that do. Writes the EEG (BIDS, BrainVision
 at 250 Hz), runs the command on it and prints one JSON object: what was found, missed and found wrongly.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +23,9 @@ from whisper_sae_steer.analysis.eeg.trf import RATE
 from whisper_sae_steer.analysis.results import read_result
 from whisper_sae_steer.analysis.store.activations import ActivationStore
 from whisper_sae_steer.cli import main as command
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
 
 Array = NDArray[np.float64]
 SAMPLED = 250
@@ -164,7 +165,7 @@ def judge(result: dict[str, Any], responses: Sequence[Response], of: str) -> dic
 
 def main() -> None:
     """Simulate, run the command, print what it recovered."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__, "--out")
     parser.add_argument("store", type=Path)
     parser.add_argument("--sae")
     parser.add_argument("--drive", nargs="+", type=int, required=True, help="features that drive the EEG")
@@ -174,7 +175,6 @@ def main() -> None:
     parser.add_argument("--n_permutations", type=int, default=1000)
     parser.add_argument("--over", default="others", choices=("envelope", "others"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     store = ActivationStore.open(args.store)
     simulated = simulate(store, args.drive, args.channels, args.snr, args.seed, args.sae)
@@ -195,9 +195,8 @@ def main() -> None:
         "alone": judge(result, simulated.responses, "alone"),
         f"beyond {args.over}": judge(result, simulated.responses, "gain"),
     }  # fmt: skip
-    text = json.dumps(found, indent=1)
-    (args.out / "eeg_simulated.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_results(args.out / "eeg_simulated.json", found)
+    print(as_json(found))
 
 
 if __name__ == "__main__":

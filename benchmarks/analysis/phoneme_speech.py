@@ -1,7 +1,7 @@
 """Synthetic speech whose phones are known to the sample, for probing of phones.
 
     pip install espeakng-loader praatio
-    python benchmarks/phoneme_speech.py MANIFEST --out phones
+    python -m benchmarks.analysis.phoneme_speech MANIFEST --out phones
     whisper-sae-steer analyze encode phones/manifest.tsv --model base --sae saes/base --out store
     whisper-sae-steer analyze probe store --alignments phones --out report
 
@@ -10,7 +10,6 @@ each phone starts. Each voice is a group. It is a formant synthesiser: cleaner a
 are, so figures on it say how well features carry phones at all, not how well they do on real speech.
 """
 
-import argparse
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +24,10 @@ from scipy.signal import resample_poly
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import read_manifest, write_manifest
-from whisper_sae_steer.audio.synthetic import write_wav
 from whisper_sae_steer.audio.units import SAMPLE_RATE
+from whisper_sae_steer.audio.writing import write_wav
+
+from ..arguments import script_parser
 
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 VOICES = tuple(f"en-us+{variant}" for variant in VARIANTS)
@@ -109,7 +110,10 @@ class Speaker:
 
 def main() -> None:
     """Write OUT/*.wav, OUT/*.TextGrid and OUT/manifest.tsv."""
-    args = _arguments()
+    parser = script_parser(__doc__, "manifest", "--split", "--out")
+    parser.add_argument("--count", type=int, default=120, help="utterances, at most")
+    parser.add_argument("--words", type=int, default=5, help="words an utterance, at least")
+    args = parser.parse_args()
     clips = read_manifest(args.manifest, args.split, "speech")
     texts = sorted({clip.text.lower() for clip in clips if clip.language == "en" and "|" not in clip.text})
     texts = [text for text in texts if len(text.split()) >= args.words]
@@ -147,16 +151,6 @@ def _intervals(phones: Sequence[Phone], end: float) -> list[Interval]:
         for phone, stop in zip(phones, ends, strict=True)
         if phone.name and phone.start < min(stop, end)
     ]
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="whose English transcripts are said")
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--count", type=int, default=120, help="utterances, at most")
-    parser.add_argument("--words", type=int, default=5, help="words an utterance, at least")
-    parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much transcripts move when encodings change by next to nothing: what int8 makes of rounding errors.
 
-    python benchmarks/decoding_noise.py MANIFEST --model base --compute_type int8 --out base-int8-noise.json
+    python -m benchmarks.export.decoding_noise MANIFEST --model base --out base-decoding-noise.json
 
 faster-whisper without steering, once on its encodings as they are and then on encodings in which every value
 is multiplied by 1 + SIZE times a standard normal number. What differs less from the first run than these do
@@ -8,9 +8,7 @@ can't be told from it.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ctranslate2
@@ -21,9 +19,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import Clip, read_manifest
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.reports import metrics
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
 
 Encode = Callable[[NDArray[np.float32]], ctranslate2.StorageView]
 
@@ -59,8 +59,8 @@ def main() -> None:
         "WER": _wer(errors),
         "with noise": runs,
     }
-    write_text(args.out, json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    write_results(args.out, found)
+    print(as_json(found))
 
 
 def transcripts(model: Any, clips: Sequence[Clip]) -> list[str]:
@@ -94,17 +94,13 @@ def _wer(errors: Sequence[metrics.WordErrors | None]) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--source", nargs="+", default=["librispeech-train-clean-100-1utt-per-spk"])
+    librispeech = ["librispeech-train-clean-100-1utt-per-spk"]
+    parser = script_parser(
+        __doc__, "manifest", "--split", "--model", "--compute_type", "--threads", "--out", source=librispeech
+    )
     parser.add_argument("--clips", type=int, help="the first so many; default: all")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--compute_type", default="int8")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=float, default=1e-6)
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Sounds and speech nobody here has calibrated or chosen on, from Debian packages: a folder with a manifest.
 
-    python benchmarks/unseen.py --out unseen
+    python -m benchmarks.speech.unseen --out unseen
     whisper-sae-steer bench peers --manifest unseen/manifest.tsv --peers faster vad-0.5 ours --out unseen-base
     whisper-sae-steer bench wer --manifest unseen/manifest.tsv --language own --out unseen-base-wer
 
@@ -10,7 +10,6 @@ What speech of `ktuberling` says isn't known; `bench wer` compares it with unste
 Needs apt-get and dpkg-deb.
 """
 
-import argparse
 import hashlib
 import subprocess
 import tempfile
@@ -23,10 +22,11 @@ from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import write_manifest
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.audio.synthetic import write_wav
 from whisper_sae_steer.audio.units import SAMPLE_RATE
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.errors import AudioError
 
+from ..arguments import script_parser
 from .unseen_sources import SOURCES, Found
 
 SECONDS = 30
@@ -36,10 +36,9 @@ SHORTEST = 0.1
 
 def main() -> None:
     """Unpack the packages of every source and write their recordings."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__, "--out")
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="SOURCE")
     parser.add_argument("--count", type=int, default=20, help="recordings of each source and language")
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows: list[dict[str, str]] = []
     for source in args.sources:

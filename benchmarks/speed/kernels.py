@@ -1,12 +1,11 @@
 """Time of the kernels against this card's roofline and PyTorch, and of steering against the encoder.
 
-    python benchmarks/kernels.py --out benchmarks/results/kernels.json
+    python -m benchmarks.speed.kernels --out benchmarks/speed/results/kernels.json
 
 The CPU section needs no GPU: it steers CTranslate2's output with the shipped base pack, encode and edit in
 turn. Run it with OMP_NUM_THREADS set to --threads, on a quiet machine.
 """
 
-import argparse
 import gc
 import json
 import statistics
@@ -24,12 +23,13 @@ from torch import Tensor
 
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import load_pack
 
+from ..arguments import script_parser
+from ..results import write_results
 from .roofline import Case, Roofline, describe_card, gpu_seconds, measure_roofline
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "speech.ogg"
@@ -40,9 +40,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Measure what this machine allows, print it, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU section")
+    parser = script_parser(__doc__, threads=2, out=None)
     parser.add_argument("--repeats", type=int, default=20, help="of the CPU section and of transcribe")
     args = parser.parse_args()
     found: dict[str, object] = {"cpu": cpu_section(args.threads, args.repeats)}
@@ -51,7 +49,7 @@ def main() -> None:
     else:
         print("no NVIDIA GPU here: kernels are not measured")
     if args.out:
-        write_text(args.out, json.dumps(found, indent=1) + "\n")
+        write_results(args.out, found)
 
 
 def cpu_section(threads: int, repeats: int) -> list[Row]:

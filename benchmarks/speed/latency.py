@@ -1,47 +1,43 @@
 """What steering adds to a whole transcribe: the same clips at α = 0 and 1 in turn, as ratios.
 
-    python benchmarks/latency.py MANIFEST --split dev --model base --compute_type int8 --clips 20
+    python -m benchmarks.speed.latency MANIFEST --split dev --model base --compute_type int8 --clips 20
 
 CPU time (all threads of the process) is what the edit costs; wall time also depends on what else runs. Of a
 clip's repeats the fastest counts, as others were disturbed.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 import ctranslate2
 import numpy as np
 
-from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_manifest, select
+from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_manifest
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.reports.metrics import bootstrap_difference
+
+from ..arguments import script_parser
+from ..selection import some_of_each, within_a_window
 
 KINDS = {"speech": ("speech",), "nonspeech": NONSPEECH_KINDS}
 
 
 def main() -> None:
     """Measure speech and non-speech and print one JSON line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--compute_type", default="int8")
+    parser = script_parser(__doc__, "manifest", "--split", "--model", "--compute_type", "--threads")
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--give_language", action="store_true", help="rather than have it detected")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     ctranslate2.set_random_seed(0)
     model = WhisperModel(args.model, compute_type=args.compute_type, cpu_threads=args.threads)
     for name in args.kinds:
-        clips = [c for c in read_manifest(args.manifest, args.split, KINDS[name]) if (c.seconds or 0) <= 30]
-        chosen = select(clips, max(1, args.clips // len({(c.source, c.class_) for c in clips})))
+        clips = within_a_window(read_manifest(args.manifest, args.split, KINDS[name]))
+        chosen = some_of_each(clips, args.clips)
         languages = [clip.language or "en" if args.give_language else None for clip in chosen]
         audio = [load_audio(clip.path) for clip in chosen]
         found = measure(model, audio, languages, args.repeats)

@@ -1,10 +1,9 @@
 """A server under load: many requests at once, what became of them, how long they took, and its memory.
 
 whisper-sae-steer serve --model tiny.en --compute_type int8 &
-python benchmarks/serving.py samples/speech.ogg --requests 2000 --at_once 2000
+python -m benchmarks.speed.serving samples/speech.ogg --requests 2000 --at_once 2000
 """
 
-import argparse
 import asyncio
 import json
 import time
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
+
+from ..arguments import script_parser
 
 MB = 2**20
 
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
 
 def main() -> None:
     """Load the server and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("audio", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--requests", type=int, default=100)

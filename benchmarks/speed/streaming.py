@@ -1,13 +1,12 @@
 """Live sessions: latency per chunk, work per second of audio, and words beside the offline transcript.
 
-    python benchmarks/streaming.py MANIFEST --split dev --utterances 10 --out streaming.json
+    python -m benchmarks.speed.streaming MANIFEST --split dev --utterances 10 --out streaming.json
 
 Recordings are made of the manifest's English speech, with pauses of 0.3 to 6 s of its noise between the
 utterances, and of its non-speech alone. A step is a chunk that is transcribed. Its milliseconds are of CPU,
 all threads, as wall time also depends on what else runs; their ratio to the audio is the real-time factor.
 """
 
-import argparse
 import json
 import platform
 import time
@@ -20,13 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from whisper_sae_steer.audio.clips import Clip, read_manifest, select
+from whisper_sae_steer.audio.clips import Clip, read_manifest
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.streaming import StreamingTranscriber
+
+from ..arguments import script_parser
+from ..results import write_results
+from ..selection import some_of_each
 
 CHUNKS = (1.0, 2.0, 5.0)
 """seconds fed at once, min_chunk at 1"""
@@ -49,20 +51,16 @@ class Session(NamedTuple):
 
 def main() -> None:
     """Measure every model and chunk length, and print and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
+    parser = script_parser(__doc__, "manifest", "--split", "--compute_type", "--threads", "--out")
     parser.add_argument("--model", nargs="+", default=["tiny.en", "base"])
-    parser.add_argument("--compute_type", default="int8")
     parser.add_argument("--utterances", type=int, default=10)
     parser.add_argument("--noise", type=int, default=12, help="clips without speech")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     speech = [c for c in read_manifest(args.manifest, args.split, "speech") if c.language == "en"]
     other = read_manifest(args.manifest, args.split, "nonspeech")
-    noise = [load_audio(clip.path) for clip in spread(other, args.noise)]
-    spoken = conversation(spread(speech, args.utterances), np.concatenate(noise))
+    noise = [load_audio(clip.path) for clip in some_of_each(other, args.noise)[: args.noise]]
+    utterances = some_of_each(speech, args.utterances)[: args.utterances]
+    spoken = conversation(utterances, np.concatenate(noise))
     found: dict[str, Any] = {"cpu": cpu(), "threads": args.threads, "compute_type": args.compute_type}
     for name in args.model:
         model = WhisperModel(name, compute_type=args.compute_type, cpu_threads=args.threads)
@@ -71,12 +69,7 @@ def main() -> None:
             "noise": on_noise(model, noise),
         }
         print(name, json.dumps(found[name], indent=1))
-    write_text(args.out, json.dumps(found, indent=1) + "\n")
-
-
-def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """So many clips, from as many classes as there are."""
-    return select(clips, max(1, count // len({(c.source, c.class_) for c in clips})))[:count]
+    write_results(args.out, found)
 
 
 def conversation(clips: Sequence[Clip], noise: NDArray[np.float32]) -> Recording:

@@ -1,6 +1,6 @@
 """Training throughput and quality beside dictionary_learning's BatchTopK trainer, on the same batches.
 
-    python benchmarks/training.py runs/base/frames --tap encoder_output --steps 1000 --out training.json
+    python -m benchmarks.speed.training runs/base/frames --tap encoder_output --steps 1000 --out training.json
 
 Both take a turn of STRIDE steps on the same batches, so that what else the machine does hits both. Frames a
 second are of wall time and of CPU time (all threads). Both start at the same learning rate and follow their
@@ -8,7 +8,6 @@ own recipe; FVU is measured on the recordings held back, by BatchTopK's rule at 
 one's own inference threshold. dictionary_learning is 0.1.0 from PyPI (pip install --no-deps).
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -32,6 +31,9 @@ from whisper_sae_steer.training.memory import keep_large_blocks
 from whisper_sae_steer.training.quality import measure
 from whisper_sae_steer.training.trainer import SAMPLE_FRAMES, Trainee
 
+from ..arguments import script_parser
+from ..results import as_json, write_results
+
 STRIDE = 10
 
 
@@ -44,15 +46,13 @@ class Contender(NamedTuple):
 
 def main() -> None:
     """Train both and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__, threads=torch.get_num_threads(), out=None)
     parser.add_argument("frames", type=Path, help="activation store")
     parser.add_argument("--tap", default="encoder_output")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch_size", type=int, default=2048)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     store = FrameStore.open(args.frames)
@@ -70,10 +70,9 @@ def main() -> None:
     }  # fmt: skip
     found["speed-up"] = ratio(found, "frames_a_second")
     found["speed-up_cpu_time"] = ratio(found, "frames_a_cpu_second")
-    text = json.dumps(found, indent=1)
-    print(text)
+    print(as_json(found))
     if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+        write_results(args.out, found)
 
 
 def run(

@@ -2,10 +2,9 @@
 
 whisper-sae-steer bench fpr --manifest MANIFEST --model tiny.en --alphas 0 0.5 1 2 4 --out dial/fpr
 whisper-sae-steer bench wer --manifest MANIFEST --model tiny.en --alphas 0 0.5 1 2 4 --out dial/wer
-python benchmarks/dial.py dial/fpr/summary.json dial/wer/summary.json --out dial.svg
+python -m benchmarks.steering.dial dial/fpr/summary.json dial/wer/summary.json --out dial.svg
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,12 @@ from matplotlib.figure import Figure
 
 from whisper_sae_steer.files import write_atomically
 
+from ..arguments import script_parser
+
 
 def main() -> None:
     """Read both summaries and write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("fpr", type=Path, help="summary.json of `bench fpr`")
     parser.add_argument("wer", type=Path, help="summary.json of `bench wer`")
     parser.add_argument("--out", type=Path, required=True, help="the picture; its suffix says the format")

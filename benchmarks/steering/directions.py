@@ -1,7 +1,7 @@
 """Where to edit, how, and with how many vectors: every tap, ways to add, a direction for each kind of sound.
 
     python calibration/layers.py MANIFEST --model tiny.en --out layers            # SAEs of the blocks
-    python benchmarks/directions.py MANIFEST --model tiny.en --saes layers/block.*/seed0 --out directions
+    python -m benchmarks.steering.directions MANIFEST --saes layers/block.*/seed0 --out directions
 
 Directions come from attribution, as in the shipped packs, fitted on `calib`. Each is added to all frames
 of `dev` windows, without a gate, in shares of the frames' mean norm at that tap: what is written where
@@ -10,7 +10,6 @@ What OUT/directions.json holds is not measured again.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -30,12 +29,10 @@ from whisper_sae_steer.analysis.hallucination.effects import (
     language_of,
     speech_effect,
 )
-from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_manifest, select
 from whisper_sae_steer.calibrate.directions import Evidence, build_edit, spread
 from whisper_sae_steer.calibrate.gatefit import fit_gate, window_scores
 from whisper_sae_steer.calibrate.selection import sample_frames
 from whisper_sae_steer.calibrate.windows import Window, encode, plan
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
@@ -43,6 +40,10 @@ from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.sae.autoencoder import SAE
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
+
+from ..arguments import script_parser
+from ..results import as_json, read_results, write_results
+from ..selection import select_sounds, select_speech
 
 SHARES = (0.03, 0.06, 0.13, 0.25, 0.5)
 """of the frames' mean norm"""
@@ -76,7 +77,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     weights = resolve(args.model)
     path = args.out / "directions.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = read_results(path)
     for file in (*args.saes, find_sae("auto", weights)):
         sae = load_sae(file)
         tap = sae.config.tap or "encoder_output"
@@ -95,32 +96,24 @@ def main() -> None:
         for name, measure in parts.items():
             if name not in found:
                 found[name] = measure()
-                write_text(path, json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+                write_results(path, found)
+    print(as_json(found))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--model", default="tiny.en")
+    parser = script_parser(__doc__, "manifest", "--out", model="tiny.en", per_class=4, threads=2)
     parser.add_argument(
         "--saes", nargs="*", type=Path, default=[], help="SAEs of other taps than the shipped"
     )
-    parser.add_argument("--per_class", type=int, default=4, help="clips a source and class")
     parser.add_argument("--windows", type=int, default=48, help="windows of each kind that are measured")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     return args
 
 
 def _split(args: argparse.Namespace, weights: Weights, tap: str, split: str) -> Split:
-    speech = read_manifest(args.manifest, split, "speech")
-    if args.model.endswith(".en"):
-        speech = [clip for clip in speech if clip.language == "en"]
-    nonspeech = read_manifest(args.manifest, split, NONSPEECH_KINDS)
-    recipes = plan(select(nonspeech, args.per_class), select(speech, args.per_class), 0, 0)
+    sounds = select_sounds(args.manifest, split, args.per_class)
+    recipes = plan(sounds, select_speech(args.manifest, split, args.per_class, model=args.model), 0, 0)
     windows = encode(WindowEncoder(weights, tap, threads=args.threads), recipes, args.out / f"work-{tap}")
     return Split([w for w in windows if not w.is_speech], [w for w in windows if w.is_speech])
 

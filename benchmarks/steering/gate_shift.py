@@ -1,6 +1,6 @@
 """Does a gate hold for other compute types and other languages than it was calibrated on?
 
-    python benchmarks/gate_shift.py MANIFEST --model base --compute_types float32 int8 --out gate-base.json
+    python -m benchmarks.steering.gate_shift MANIFEST --model base --out base-gate-shift.json
 
 The highest score of a window decides whether it is steered. For each compute type: by how much that score
 moves against float32, in logits, beside the distance of the threshold from noise and from speech. For each
@@ -8,8 +8,6 @@ language: the lowest scores of its first windows.
 """
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import ctranslate2
@@ -21,11 +19,14 @@ from tqdm import tqdm
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import WINDOW_SAMPLES
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import load_pack
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
+from ..selection import known_to
 
 
 def main() -> None:
@@ -34,8 +35,7 @@ def main() -> None:
     weights = resolve(args.model)
     pack = load_pack(args.pack, weights)
     clips = select(read_manifest(args.manifest, args.split, ("speech", *NONSPEECH_KINDS)), args.per_class)
-    if args.model.endswith(".en"):
-        clips = [clip for clip in clips if clip.language in ("", "en")]
+    clips = known_to(args.model, clips)
     steering = Steering(pack)
     scores = {kind: highest(weights, clips, kind, steering, args.threads) for kind in args.compute_types}
     gate = pack.metadata
@@ -47,20 +47,15 @@ def main() -> None:
         "shift": {kind: _shift(scores["float32"], of, gate.gate_threshold) for kind, of in scores.items()},
         "languages": _languages(clips, scores["float32"]),
     }
-    write_text(args.out, json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    write_results(args.out, found)
+    print(as_json(found))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--pack", default="auto")
+    parser = script_parser(
+        __doc__, "manifest", "--split", "--model", "--pack", "--threads", "--out", per_class=12
+    )
     parser.add_argument("--compute_types", nargs="+", default=["float32", "int8"], help="float32 among them")
-    parser.add_argument("--per_class", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 

@@ -1,24 +1,26 @@
 """Text on non-speech in the ways of calling Whisper where its own gates don't work.
 
-    python benchmarks/modes.py MANIFEST --split dev --model base --per_class 2 --out modes-base
+    python -m benchmarks.steering.modes MANIFEST --split dev --model base --per_class 2 --out modes-base
 
 Each clip of at most 30 s is transcribed at α = 0 and 1 in every mode: without timestamps, batched without
 VAD, with prompts, in a language nobody speaks, translating, and with the thresholds off.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.audio.units import SAMPLE_RATE
+from whisper_sae_steer.audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.reports import metrics
+
+from ..arguments import script_parser
+from ..results import read_results, write_results
+from ..selection import within_a_window
 
 
 class Mode(NamedTuple):
@@ -44,26 +46,20 @@ MODES = {
 
 def main() -> None:
     """Measure every mode; a mode that OUT/modes.json holds is not run again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--compute_type", default="int8")
-    parser.add_argument("--per_class", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = script_parser(
+        __doc__, "manifest", "--split", "--model", "--compute_type", "--threads", "--out", per_class=2
+    )
     args = parser.parse_args()
-    read = read_manifest(args.manifest, args.split, NONSPEECH_KINDS)
-    clips = select([clip for clip in read if (clip.seconds or 0) <= 30], args.per_class)
+    sounds = read_manifest(args.manifest, args.split, NONSPEECH_KINDS)
+    clips = select(within_a_window(sounds), args.per_class)
     model = WhisperModel(args.model, compute_type=args.compute_type, cpu_threads=args.threads)
     path = args.out / "modes.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    args.out.mkdir(parents=True, exist_ok=True)
+    found = read_results(path)
     for name, mode in MODES.items():
         if name in found or (mode.multilingual and not model.model.is_multilingual):
             continue
         found[name] = {f"{alpha:g}": measure(model, mode, clips, alpha) for alpha in (0.0, 1.0)}
-        write_text(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        write_results(path, found)
     for name, at in found.items():
         print(f"{name:20} {at['0']['k']:4} → {at['1']['k']:3} of {at['1']['n']}")
 
@@ -72,16 +68,27 @@ def measure(model: WhisperModel, mode: Mode, clips: list[Clip], alpha: float) ->
     """FPR_text with its Wilson interval, and what was written."""
     written: dict[str, str] = {}
     for clip in tqdm(clips, f"α = {alpha:g}"):
-        audio = load_audio(clip.path)
-        options: dict[str, Any] = {**mode.options, "steer_alpha": alpha}
-        if mode.batched:
-            options["clip_timestamps"] = [{"start": 0, "end": len(audio) / SAMPLE_RATE}]
-        called = BatchedInferencePipeline(model) if mode.batched else model
-        text = " ".join(segment.text for segment in called.transcribe(audio, **options)[0])
+        segments, _ = transcribe(model, mode, load_audio(clip.path), alpha)
+        text = " ".join(segment.text for segment in segments)
         if metrics.has_text(text):
             written[clip.key] = text[:200]
     rate = metrics.wilson(len(written), len(clips))
     return {**rate._asdict(), "written": written}
+
+
+def transcribe(
+    model: WhisperModel, mode: Mode, audio: NDArray[np.float32], alpha: float
+) -> tuple[list[Any], Any]:
+    """Segments and faster-whisper's information on the recording [n] at 16 kHz."""
+    options: dict[str, Any] = {**mode.options, "steer_alpha": alpha}
+    if mode.batched and options.get("vad_filter") is False:  # the pipeline then has to be given windows
+        options["clip_timestamps"] = [
+            {"start": first / SAMPLE_RATE, "end": min(first + WINDOW_SAMPLES, len(audio)) / SAMPLE_RATE}
+            for first in range(0, len(audio), WINDOW_SAMPLES)
+        ]
+    called = BatchedInferencePipeline(model) if mode.batched else model
+    segments, information = called.transcribe(audio, **options)
+    return list(segments), information
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What calibrating on few clips of one's own noise gains there, and whether it harms anything else.
 
-    python benchmarks/own_noise.py MANIFEST --model tiny.en --source 0ad --counts 10 30 100 300 --out own
+    python -m benchmarks.steering.own_noise MANIFEST --model tiny.en --source 0ad --out own
 
 A pack for users who lack the source is calibrated on all others (split `calib`, `without`). For each
 count two more are calibrated on so many clips of the source: one of them alone (`alone`), and one built on
@@ -21,12 +21,15 @@ from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, 
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.calibrate import CalibrationConfig, calibrate
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.pack import read_pack, save_pack
+
+from ..arguments import script_parser
+from ..results import read_results, write_results
+from ..selection import select_sounds, select_speech
 
 
 def main() -> None:
@@ -34,14 +37,14 @@ def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
     own = spread(read_manifest(args.manifest, "calib", NONSPEECH_KINDS, args.source))
-    speech = select(read_manifest(args.manifest, "calib", "speech"), args.per_class)
+    speech = select_speech(args.manifest, "calib", args.per_class)
     tests = {
         "own noise": own[max(args.counts) :],
-        "other noise": select(read_manifest(args.manifest, "dev", NONSPEECH_KINDS), args.per_class),
-        "speech": select(read_manifest(args.manifest, "dev", "speech", args.speech), args.per_class),
+        "other noise": select_sounds(args.manifest, "dev", args.per_class),
+        "speech": select_speech(args.manifest, "dev", args.per_class, args.speech),
     }
     path = args.out / "own_noise.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = read_results(path)
     others = [clip for clip in read_manifest(args.manifest, "calib", NONSPEECH_KINDS) if clip not in own]
     others = select(others, args.per_class)
     runs: dict[str, tuple[Sequence[Clip], bool]] = {"unsteered": ((), False), "without": (others, False)}
@@ -58,24 +61,18 @@ def main() -> None:
         model = WhisperModel(args.model, compute_type=args.compute_type, cpu_threads=args.threads, pack=pack)
         alpha = 0.0 if name == "unsteered" else 1.0
         found[name] = {kind: measure(model, clips, alpha) for kind, clips in tests.items()}
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(found, indent=1) + "\n")
+        write_results(path, found)
     for name, at in found.items():
         print(name, json.dumps(at))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--model", default="tiny.en")
-    parser.add_argument("--compute_type", default="int8")
+    parser = script_parser(
+        __doc__, "manifest", "--compute_type", "--threads", "--out", model="tiny.en", per_class=8, work=None
+    )
     parser.add_argument("--source", nargs="+", required=True, help="the noise that is one's own")
     parser.add_argument("--speech", nargs="+", help="only these sources of dev speech")
     parser.add_argument("--counts", nargs="+", type=int, default=[10, 30, 100, 300])
-    parser.add_argument("--per_class", type=int, default=8, help="clips a source and class of all else")
-    parser.add_argument("--work", type=Path, help="folder of encoded windows (default: OUT/work)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """How well speech_prob and hallucination_risk tell what was said from what was made up.
 
-    python benchmarks/risk.py MANIFEST --split dev --model base --out risk-base
+    python -m benchmarks.steering.risk MANIFEST --split dev --model base --out risk-base
 
 By clip: the scores of its windows, clips of speech against clips without. By segment: what the unsteered
 model writes for speech; a segment was made up if no word of it is right and most have no counterpart in the
@@ -8,8 +8,6 @@ reference, else it was said, or misheard. The reliability tables say how often c
 risk are without speech.
 """
 
-import argparse
-import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +22,15 @@ from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import ENCODER_FRAME_SECONDS, WINDOW_SAMPLES, content_frames
 from whisper_sae_steer.bench.gaps import align
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.operator import Labels, Steering
+from whisper_sae_steer.steering.labels import Labels, label_segment
+from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import load_pack
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
 
 UNNOTICEABLE = 1e-9
 """an α that labels segments and changes no frame"""
@@ -47,15 +48,11 @@ class Marked(NamedTuple):
 
 def main() -> None:
     """Measure, write OUT/risk.json and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(
+        __doc__, "--split", "--model", "--compute_type", "--threads", "--out", per_class=20
+    )
     parser.add_argument("manifest", type=Path, nargs="+")
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--source", nargs="+")
-    parser.add_argument("--per_class", type=int, default=20)
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--compute_type", default="int8")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--source", nargs="+", help="only clips of these sources")
     args = parser.parse_args()
     read = [clip for path in args.manifest for clip in read_manifest(path, args.split, source=args.source)]
     clips = select(read, args.per_class)
@@ -69,9 +66,8 @@ def main() -> None:
         "segments of speech": summarise(by_segment),
         "made up": [m.name for m in by_segment if not m.positive],
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_text(args.out / "risk.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(json.dumps({key: value for key, value in found.items() if key != "made up"}, indent=1))
+    write_results(args.out / "risk.json", found)
+    print(as_json({key: value for key, value in found.items() if key != "made up"}))
 
 
 def mark_clips(model: str, clips: Sequence[Clip], threads: int) -> Iterator[Marked]:
@@ -87,9 +83,8 @@ def mark_clips(model: str, clips: Sequence[Clip], threads: int) -> Iterator[Mark
 
 def _label(encoder: WindowEncoder, steering: Steering, window: NDArray[np.float32]) -> Labels:
     content = content_frames(len(window))
-    return steering.labels(
-        steering.scores(encoder([window]))[0, :content], 0.0, content * ENCODER_FRAME_SECONDS
-    )
+    scores = steering.scores(encoder([window]))[0, :content]
+    return label_segment(scores, 0.0, content * ENCODER_FRAME_SECONDS, steering.metadata)
 
 
 def mark_segments(model: WhisperModel, clip: Clip) -> Iterator[Marked]:

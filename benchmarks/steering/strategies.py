@@ -1,12 +1,12 @@
 """Every strategy, selection and gate side by side: fitted on one split, measured on another.
 
-Writes STRATEGIES.md-style rows for one model:
-    python benchmarks/strategies.py MANIFEST --model tiny.en --out results/strategies-tiny.en
-Figures are of greedy first windows (FPR_raw, FPR_kept) and of speech with and without noise (WER).
+    python -m benchmarks.steering.strategies MANIFEST --model tiny.en --out strategies-tiny.en
+
+Writes OUT/strategies.json and a table of its rows, OUT/strategies.md. Figures are of greedy first windows
+(FPR_raw, FPR_kept) and of speech with and without noise (WER).
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_manifest, select
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import Evidence, Selection, build_edit, spread
 from whisper_sae_steer.calibrate.gatefit import fit_gate, with_gate
@@ -30,6 +29,10 @@ from whisper_sae_steer.models.weights import Weights, resolve
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
+
+from ..arguments import script_parser
+from ..results import write_results
+from ..selection import select_sounds, select_speech
 
 SELECTIONS: Mapping[Strategy, Sequence[Selection]] = {
     "direction": ("attribution", "gradient", "contrast"),
@@ -79,24 +82,19 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--model", default="tiny.en")
-    parser.add_argument("--sae", default="auto")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="folder of encoded windows (default: OUT/work)")
-    parser.add_argument("--per_class", type=int, default=24)
+    parser = script_parser(
+        __doc__, "manifest", "--sae", "--out", model="tiny.en", per_class=24, work=None, threads=2
+    )
     parser.add_argument("--windows", type=int, default=48, help="windows of each kind that are measured")
-    parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
 def _windows(weights: Weights, args: argparse.Namespace, split: str, per_class: int) -> list[Window]:
-    nonspeech = select(read_manifest(args.manifest, split, NONSPEECH_KINDS), per_class)
-    speech = select(read_manifest(args.manifest, split, "speech"), per_class)
+    sounds = select_sounds(args.manifest, split, per_class)
+    speech = select_speech(args.manifest, split, per_class)
     work = args.work or args.out / "work"
     encoder = WindowEncoder(weights, threads=args.threads)
-    return encode(encoder, plan(nonspeech, speech, 60 if split == "calib" else 0, 0), work)
+    return encode(encoder, plan(sounds, speech, 60 if split == "calib" else 0, 0), work)
 
 
 def _some(windows: Sequence[Window], other: int, speech: int, model: str) -> list[Window]:
@@ -126,7 +124,7 @@ def _write(out: Path, rows: Sequence[Row], measure: Judge) -> None:
         )
     lines.append(f"\n{len(measure.other)} windows without speech, {len(measure.speech)} with.")
     write_text(out / "strategies.md", "\n".join(lines) + "\n")
-    write_text(out / "strategies.json", json.dumps([list(row) for row in rows], indent=1))
+    write_results(out / "strategies.json", [list(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.export import decoding_noise, export_gate
-from benchmarks.speech import compare
+from benchmarks.export import compare, decoding_noise, gate
 from tests.support.real_models import sample, truth
 from whisper_sae_steer.audio.clips import write_manifest
-from whisper_sae_steer.audio.synthetic import generate, write_wav
-from whisper_sae_steer.bench.hard_command import write_flac
+from whisper_sae_steer.audio.synthetic import generate
+from whisper_sae_steer.audio.writing import write_flac, write_wav
 
 
 def row(path: str, kind: str, text: str, alpha: float) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def test_the_exported_gate_spares_speech_and_hears_sounds(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     options = (manifest, "--model", "tiny.en", "--work", tmp_path / "windows")
-    found = call(export_gate, monkeypatch, tmp_path / "out.json", *options)
+    found = call(gate, monkeypatch, tmp_path / "out.json", *options)
     assert (
         found["sounds"]["windows"] == found["sounds"]["in full"] == found["sounds"]["edited by the hook"] == 2
     )

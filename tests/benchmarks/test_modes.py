@@ -9,7 +9,7 @@ import pytest
 from benchmarks.steering import dial, modes, own_noise
 from tests.support.real_models import sample, truth
 from whisper_sae_steer.audio.clips import Clip, read_folder
-from whisper_sae_steer.bench.hard_command import write_flac
+from whisper_sae_steer.audio.writing import write_flac
 from whisper_sae_steer.faster import WhisperModel
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peers import peer_packs
+from benchmarks.peers import packs
 from tests.support.calibration_parts import random_sae, window
 from tests.support.real_models import weights
 from tests.support.small_whisper import small_whisper
@@ -50,8 +50,8 @@ def evidence(sae: Any, windows: list[Window]) -> dict[str, Evidence]:
     other = [w for w in windows if not w.is_speech]
     invented = {w.key for w in other if w.key.startswith("bad")}
     return {
-        "speech": peer_packs.against(sae, objective, windows),
-        "invented": peer_packs.against(sae, objective, peer_packs.mark(other, invented)),
+        "speech": packs.against(sae, objective, windows),
+        "invented": packs.against(sae, objective, packs.mark(other, invented)),
     }
 
 
@@ -60,7 +60,7 @@ def vector(pack: SteeringPack) -> Tensor:
 
 
 def build(recipe: Recipe, evidence: Evidence, norm: float = 5.0) -> SteeringPack:
-    return peer_packs.build_pack(recipe, weights("tiny.en"), evidence, norm)
+    return packs.build_pack(recipe, weights("tiny.en"), evidence, norm)
 
 
 def test_the_contrast_is_the_difference_of_means(

@@ -9,7 +9,7 @@ from benchmarks.steering import risk
 from tests.support.real_models import SAMPLES, truth
 from whisper_sae_steer.audio.clips import read_folder
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.steering.operator import Labels
+from whisper_sae_steer.steering.labels import Labels
 
 
 def marked(positive: bool, speech_prob: float, hallucination_risk: float) -> Any:

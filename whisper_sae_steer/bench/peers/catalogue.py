@@ -39,7 +39,7 @@ class Peer:
 
 
 class Recipe(NamedTuple):
-    """A published way to steer, as packs that `benchmarks/peer_packs.py` builds."""
+    """A published way to steer, as packs that `benchmarks/peers/packs.py` builds."""
 
     name: str
     method: str
@@ -146,7 +146,7 @@ def _lacks(peer: Peer, packs: Path | None) -> str | None:
     if peer.pack in (None, OURS):
         return None
     if packs is None:
-        return "needs --packs, made with benchmarks/peer_packs.py"
+        return "needs --packs, made with `python -m benchmarks.peers.packs`"
     return (
         None
         if (packs / f"{peer.pack}.safetensors").is_file()

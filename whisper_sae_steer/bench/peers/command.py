@@ -1,4 +1,4 @@
-"""The command `bench peers`, for the package's command line and `benchmarks/peers.py`."""
+"""The command `bench peers`, for the package's command line and `benchmarks/peers/compare.py`."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the library")
     add("--pack", default="auto", help="our steering pack: a path, or auto (shipped with us)")
-    add("--packs", type=Path, help="folder of the packs that benchmarks/peer_packs.py makes")
+    add("--packs", type=Path, help="folder of the packs that `python -m benchmarks.peers.packs` makes")
     add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
 
 

@@ -1,6 +1,6 @@
 """The gate that exported weights hold, beside the hook's, on speech and sounds that neither was fitted on.
 
-    python benchmarks/export_gate.py MANIFEST --model base --work windows --out base-export-gate.json
+    python -m benchmarks.export.gate MANIFEST --model base --work windows --out base-export-gate.json
 
 For each kind of window: how many there are, how many either gate edits at all, and how many the exported
 one edits in full. And by how much folding changes frames of speech. Stopped, it goes on with the windows in
@@ -8,25 +8,26 @@ one edits in full. And by how much folding changes frames of speech. Stopped, it
 """
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select
+from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import WINDOW_SAMPLES
 from whisper_sae_steer.calibrate.pooled import worth
 from whisper_sae_steer.calibrate.windows import Window, encode, plan, words_in_noise
 from whisper_sae_steer.export import fold
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import SteeringPack, load_pack
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
+from ..selection import select_sounds, select_speech
 
 CHANGED = 12
 """utterances of which the change is measured"""
@@ -37,10 +38,8 @@ def main() -> None:
     args = _arguments()
     weights = resolve(args.model)
     pack = load_pack(args.pack, weights)
-    sounds = select(read_manifest(args.manifest, args.split, NONSPEECH_KINDS), args.per_class)
-    speech = select(read_manifest(args.manifest, args.split, "speech", args.source), args.per_class)
-    if args.model.endswith(".en"):
-        speech = [clip for clip in speech if clip.language == "en"]
+    sounds = select_sounds(args.manifest, args.split, args.per_class)
+    speech = select_speech(args.manifest, args.split, args.per_class, args.source, args.model)
     recipes = [*plan(sounds, speech, 0, args.seed), *words_in_noise(sounds, speech, args.seed)]
     made_by = {recipe.key: recipe for recipe in recipes}
     kinds: dict[str, list[Window]] = {}
@@ -53,12 +52,10 @@ def main() -> None:
                 kind = f"words in 30 s of noise, {recipe.snr:g} dB"
         if window.speech.any() or not window.is_speech:
             kinds.setdefault(kind, []).append(window)
-    found = {kind: judge(pack, windows) for kind, windows in kinds.items()}
-    text = json.dumps(
-        {**found, "change of frames": change(encoder, weights, pack, speech[:CHANGED])}, indent=1
-    )
-    write_text(args.out, text + "\n")
-    print(text)
+    found: dict[str, object] = {kind: judge(pack, windows) for kind, windows in kinds.items()}
+    found["change of frames"] = change(encoder, weights, pack, speech[:CHANGED])
+    write_results(args.out, found)
+    print(as_json(found))
 
 
 def judge(pack: SteeringPack, windows: Sequence[Window]) -> dict[str, float]:
@@ -92,16 +89,10 @@ def change(encoder: WindowEncoder, weights: Weights, pack: SteeringPack, clips: 
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--source", nargs="+", help="of the speech; default: all")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--pack", default="auto")
-    parser.add_argument("--per_class", type=int, default=60, help="clips of each source and class")
+    parser = script_parser(
+        __doc__, "manifest", "--split", "--source", "--model", "--pack", "--work", "--out", per_class=60
+    )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--work", type=Path, required=True, help="folder for encoded windows")
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 

@@ -1,27 +1,26 @@
 """Two runs of `bench fpr` or `bench wer` on the same clips: how the second differs from the first.
 
-    python benchmarks/compare.py runs/attached runs/exported --out exported-int8-wer.json
+    python -m benchmarks.export.compare runs/attached runs/exported --out exported-int8-wer.json
 
 Each run counts at its largest α: attached at 1 against an exported model, which knows of no α, at 0.
 Intervals are paired bootstrap ones over the clips that both have.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from whisper_sae_steer.bench.report import wrote
 from whisper_sae_steer.bench.runner import Row, read_rows
-from whisper_sae_steer.files import write_text
 from whisper_sae_steer.reports import metrics
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
 
 
 def main() -> None:
     """Print and write the differences."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__, "--out")
     parser.add_argument("runs", nargs=2, type=Path, help="folders that the benches wrote")
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     before, after = (_rows(run) for run in args.runs)
     paths = [path for path in before if path in after]
@@ -32,9 +31,8 @@ def main() -> None:
         ]
         if pairs:
             found[kind] = compare(pairs)
-    text = json.dumps(found, indent=1)
-    write_text(args.out, text + "\n")
-    print(text)
+    write_results(args.out, found)
+    print(as_json(found))
 
 
 def _rows(run: Path) -> dict[str, Row]:

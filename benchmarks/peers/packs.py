@@ -1,6 +1,6 @@
 """Packs of the published ways to steer, for `whisper-sae-steer bench peers --packs`.
 
-    python benchmarks/peer_packs.py base MANIFEST --out packs-base
+    python -m benchmarks.peers.packs base MANIFEST --out packs-base
 
 Each adds one static vector to every frame of every window, without a gate, at the encoder's output:
 the tap that all back ends share. Fitted on the manifest's `calib` split with the SAE of the model; the
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_manifest, select
 from whisper_sae_steer.bench.peers.catalogue import RECIPES, UNWANTED, Recipe
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import Evidence, build_edit
@@ -34,6 +33,9 @@ from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.pack import PackMetadata, SteeringPack, save_pack
 
+from ..arguments import script_parser
+from ..selection import select_sounds, select_speech
+
 
 def main() -> int:
     """Build every pack and say where it is."""
@@ -47,15 +49,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = script_parser(__doc__, "--sae", "--out", split="calib", per_class=24, work=None, threads=0)
     parser.add_argument("model", help="name or path of a Whisper model")
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the packs")
-    parser.add_argument("--split", default="calib")
-    parser.add_argument("--per_class", type=int, default=24, help="at most so many clips a source and class")
-    parser.add_argument("--sae", default="auto")
-    parser.add_argument("--work", type=Path, help="folder of encoded windows (default: OUT/work)")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("manifest", type=Path, help="tab-separated list of clips")
     return parser.parse_args()
 
 
@@ -64,11 +60,11 @@ def _build(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)
     sae = load_sae(find_sae(args.sae, weights))
-    nonspeech = select(read_manifest(args.manifest, args.split, NONSPEECH_KINDS), args.per_class)
-    speech = select(read_manifest(args.manifest, args.split, "speech"), args.per_class)
+    sounds = select_sounds(args.manifest, args.split, args.per_class)
+    speech = select_speech(args.manifest, args.split, args.per_class)
     work = args.work or args.out / "work"
     encoder = WindowEncoder(weights, threads=args.threads)
-    windows = encode(encoder, plan(nonspeech, speech, 0, 0), work)
+    windows = encode(encoder, plan(sounds, speech, 0, 0), work)
     other = [w for w in windows if not w.is_speech]
     objective = SilenceObjective(load_torch(weights))
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Single words of robotic voices, the speech that is most like noise to the gate: a folder with a manifest.
 
-    python benchmarks/words.py --out words
+    python -m benchmarks.speech.words --out words
     whisper-sae-steer bench wer --manifest words/manifest.tsv --model base --compute_type int8 \\
         --alphas 0 1 --out words-base
 
@@ -8,7 +8,6 @@ The FRR of that bench is the share of words that had text unsteered and have non
 espeak-ng and flite (Debian packages of these names). No pack was calibrated on them.
 """
 
-import argparse
 import subprocess
 import tempfile
 from itertools import product
@@ -19,7 +18,9 @@ from tqdm import tqdm
 
 from whisper_sae_steer.audio.clips import write_manifest
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
+
+from ..arguments import script_parser
 
 WORDS = {
     "en": ("yes", "no", "stop", "hello", "thanks", "seven", "maybe", "right", "goodbye", "help"),
@@ -56,9 +57,7 @@ VOICES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    out: Path = parser.parse_args().out
+    out: Path = script_parser(__doc__, "--out").parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     spoken = [(voice, word) for language, words in WORDS.items()
               for voice, word in product([v for v in VOICES if v.language == language], words)]  # fmt: skip

@@ -1,26 +1,27 @@
 """Is the language of a recording right whose speech begins late?
 
-    python benchmarks/late_speech.py MANIFEST --model base --compute_type int8 --out late-base.json
+    python -m benchmarks.speech.late_start MANIFEST --model base --out base-late-speech.json
 
 Before each utterance come some seconds of silence, of faint noise, or of a sound of the manifest, each in
 turn. Of each method: in how many recordings `transcribe` names the utterance's language.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, Clip, read_manifest, select, spread
+from whisper_sae_steer.audio.clips import Clip, read_manifest, spread
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.faster import WhisperModel
-from whisper_sae_steer.files import write_text
+
+from ..arguments import script_parser
+from ..results import as_json, write_results
+from ..selection import select_sounds
 
 METHODS: dict[str, dict[str, Any]] = {
     "faster": {"steer_alpha": 0.0},
@@ -41,7 +42,7 @@ def main() -> None:
         for language in sorted({clip.language for clip in speech})
         for clip in spread([c for c in speech if c.language == language])[: args.utterances]
     ]
-    sounds = select(read_manifest(args.manifest, args.split, NONSPEECH_KINDS), args.per_class)
+    sounds = select_sounds(args.manifest, args.split, args.per_class)
     right: dict[str, dict[str, int]] = {}
     for seconds in args.seconds:
         rows = list(recordings(utterances, sounds, seconds))
@@ -50,21 +51,16 @@ def main() -> None:
             for method, options in METHODS.items():
                 _, info = model.transcribe(audio, **options)  # the text is lazy, and not asked for
                 counts[method] += info.language == language
-    write_text(args.out, json.dumps(right, indent=1) + "\n")
-    print(json.dumps(right, indent=1))
+    write_results(args.out, right)
+    print(as_json(right))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("--split", default="dev")
-    parser.add_argument("--model", default="base")
-    parser.add_argument("--compute_type", default="int8")
+    parser = script_parser(
+        __doc__, "manifest", "--split", "--model", "--compute_type", "--threads", "--out", per_class=1
+    )
     parser.add_argument("--seconds", type=float, nargs="+", default=[0, 10, 20, 40, 70])
     parser.add_argument("--utterances", type=int, default=8, help="of each language")
-    parser.add_argument("--per_class", type=int, default=1, help="sounds of each source and class")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 

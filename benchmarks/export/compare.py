@@ -2,7 +2,7 @@
 
     python -m benchmarks.export.compare runs/attached runs/exported --out exported-int8-wer.json
 
-Each run counts at its largest α: attached at 1 against an exported model, which knows of no α, at 0.
+Each run counts at its largest α: attached at 1; an exported model, which takes no α, at 0.
 Intervals are paired bootstrap ones over the clips that both have.
 """
 

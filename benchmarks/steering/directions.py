@@ -192,10 +192,10 @@ def _kinds(at: At, evidence: Evidence, windows: Sequence[Window]) -> dict[str, A
     directions = {kind: _direction(evidence._replace(windows=some)) for kind, some in fitted.items()}
     rows: list[dict[str, Any]] = []
     for kind in (*KINDS, "noise"):
-        heard = spread([w for w in windows if kind_of(w) == kind], len(at.dev.other))
+        chosen = spread([w for w in windows if kind_of(w) == kind], len(at.dev.other))
         for of in dict.fromkeys(("all", kind)):
             for share in SHARES:
-                readings = _read(at, heard, share * at.norm * directions[of])
+                readings = _read(at, chosen, share * at.norm * directions[of])
                 rows.append({"kind": kind, "fitted_on": of, "share": share, **_silence(readings)})
     cosines = {f"{a}, {b}": float(directions[a] @ directions[b]) for a, b in combinations(directions, 2)}
     return {"added": rows, "cosines": cosines}

@@ -81,7 +81,7 @@ def test_noise_in_encodings_shows_in_transcripts(
     assert (run["WER"] > 0) == bool(differ)
 
 
-def test_the_exported_gate_spares_speech_and_hears_sounds(
+def test_the_exported_gate_spares_speech_and_edits_sounds(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     options = (manifest, "--model", "tiny.en", "--work", tmp_path / "windows")

@@ -5,7 +5,7 @@ import pytest
 
 from whisper_sae_steer.audio.clips import Clip, read_folder, read_manifest, select, spread, write_manifest
 from whisper_sae_steer.audio.synthetic import clip as synthetic_clip
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.errors import AudioError, ManifestError
 
 HEADER = "path\tsplit\tkind\tclass\tseconds\tlanguage\ttext\tgroup\tsource\tlicence"

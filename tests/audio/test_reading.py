@@ -9,7 +9,7 @@ import scipy.io.wavfile
 import torch
 from faster_whisper.audio import decode_audio
 
-from whisper_sae_steer.audio.reading import find_audio, load_audio, to_opus
+from whisper_sae_steer.audio.reading import find_audio, load_audio
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.errors import AudioError
 
@@ -143,15 +143,3 @@ def test_find_audio_refuses(tmp_path: Path) -> None:
         find_audio([])
     with pytest.raises(AudioError, match="no such file or folder"):
         find_audio([tmp_path / "nowhere"])
-
-
-def test_opus_plays_the_samples() -> None:
-    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32) / 2
-    data = to_opus(tone)
-    assert len(data) < 7_500
-    with av.open(io.BytesIO(data)) as file:
-        (stream,) = file.streams.audio
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(stream)])
-    assert stream.codec_context.name in ("opus", "libopus")
-    assert len(heard) == pytest.approx(48000, abs=2000)
-    assert np.argmax(np.abs(np.fft.rfft(heard[:48000]))) == pytest.approx(440, abs=2)

@@ -1,6 +1,5 @@
 import json
 import os
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -90,15 +89,6 @@ def test_folder_is_a_manifest_of_clips_and_resumes(tmp_path: Path) -> None:
     kept = {path for path, time in before.items() if path.stat().st_mtime_ns == time}
     assert kept == set(before) - {broken, missing}
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".wav", ".tsv"}
-
-
-def test_written_samples_clip_instead_of_wrapping(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    synthetic.write_wav(path, np.array([-2, -1, 0, 1, 2], np.float32))
-    with wave.open(str(path)) as file:
-        assert file.getparams()[:3] == (1, 2, SAMPLE_RATE)
-        samples = np.frombuffer(file.readframes(5), "<i2")
-    assert samples.tolist() == [-32768, -32768, 0, 32767, 32767]
 
 
 def test_refuses_bad_lengths_and_an_unwritable_folder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.support.real_models import sample
 from whisper_sae_steer.audio.clips import read_folder
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.batch.engine import Make, Task
 from whisper_sae_steer.batch.local import here
 from whisper_sae_steer.bench import runner

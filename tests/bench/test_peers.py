@@ -17,7 +17,7 @@ from tests.support.real_models import sample
 from whisper_sae_steer import cli
 from whisper_sae_steer.audio.clips import Clip, read_folder
 from whisper_sae_steer.audio.synthetic import clip as synthetic_clip
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.bench import read_rows
 from whisper_sae_steer.bench.backends import Backend, RawWindow, Transcript
 from whisper_sae_steer.bench.peers.catalogue import OURS, PEERS, Peer, choose

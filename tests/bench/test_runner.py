@@ -15,7 +15,7 @@ from whisper_sae_steer import bench, cli
 from whisper_sae_steer.audio.clips import Clip, read_folder
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.synthetic import clip as synthetic_clip
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.bench import command as bench_cli
 from whisper_sae_steer.bench.backends import FasterBackend, OpenAIBackend, RawWindow, Transcript
 from whisper_sae_steer.bench.report import summarise, write_report

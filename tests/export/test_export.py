@@ -17,6 +17,7 @@ from tests.support.real_models import sample, truth, vector_pack, weights
 from tests.support.small_whisper import small_whisper
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_clips
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.export import fold
@@ -275,9 +276,9 @@ def test_the_command_checks_and_documents(
     for number, audio in enumerate(sounds[:2]):
         folder = tmp_path / "noise"
         folder.mkdir(exist_ok=True)
-        synthetic.write_wav(folder / f"{number}.wav", audio)
+        write_wav(folder / f"{number}.wav", audio)
     (tmp_path / "voice").mkdir()
-    synthetic.write_wav(tmp_path / "voice" / "a.wav", sample("speech"))
+    write_wav(tmp_path / "voice" / "a.wav", sample("speech"))
     (tmp_path / "voice" / "a.txt").write_text(" ".join(spoken()))
     out = tmp_path / "deep" / "steered"
     command = ["export", "--model", NAME, "--format", "ct2", "--out", str(out)]
@@ -304,7 +305,7 @@ def test_a_bad_pack_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_clips_of_folders_and_manifests(tmp_path: Path):
     folder = tmp_path / "noise"
     folder.mkdir()
-    synthetic.write_wav(folder / "a.wav", np.zeros(16_000, np.float32))
+    write_wav(folder / "a.wav", np.zeros(16_000, np.float32))
     clips = read_clips([folder], None, NONSPEECH_KINDS)
     assert [(clip.kind, clip.path.name) for clip in clips] == [("nonspeech", "a.wav")]
     assert read_clips([], None, ("speech",), 3) == []

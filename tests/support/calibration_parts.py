@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.support.real_models import sample, truth
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import Clip
-from whisper_sae_steer.audio.synthetic import write_wav
 from whisper_sae_steer.audio.units import SAMPLE_RATE
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.calibrate.windows import Window, held_back
 from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 

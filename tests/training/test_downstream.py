@@ -18,7 +18,7 @@ from tests.support.calibration_parts import clip, random_sae
 from tests.support.real_models import SAMPLES, sample, truth, weights
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import clip as synthetic_clip
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.bench.backends import FasterBackend, Transcript
 from whisper_sae_steer.bench.runner import read_rows
 from whisper_sae_steer.errors import ManifestError, PackError, SAEFormatError

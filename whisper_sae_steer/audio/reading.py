@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -17,10 +15,6 @@ from faster_whisper.audio import decode_audio
 
 from ..errors import AudioError
 from .units import SAMPLE_RATE
-
-OPUS_RATE = 48_000
-"""what Opus knows"""
-OPUS_BIT_RATE = 24_000
 
 _SUFFIXES = """
     .aac .aif .aiff .amr .flac .m4a .mka .mkv .mov .mp3 .mp4 .mpeg .mpga .oga .ogg .opus .wav .weba
@@ -71,19 +65,6 @@ def audio_seconds(path: str | os.PathLike[str]) -> float:
             return (container.duration or 0) / av.time_base
     except (av.error.FFmpegError, OSError, ValueError):
         return 0.0
-
-
-def to_opus(audio: np.ndarray) -> bytes:
-    """Samples at 16 kHz, float [n] in [-1, 1], as Ogg Opus, small enough for a page with many."""
-    samples = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-    frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="ogg") as file:
-        stream = file.add_stream("libopus", rate=OPUS_RATE, layout="mono", bit_rate=OPUS_BIT_RATE)
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            file.mux(packet)
-    return buffer.getvalue()
 
 
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

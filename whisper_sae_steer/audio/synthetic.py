@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ManifestError
-from ..files import write_atomically
 from .clips import write_manifest
 from .sounds import KINDS
 from .units import SAMPLE_RATE
+from .writing import write_wav
 
 
 class SyntheticClip(NamedTuple):
@@ -72,16 +72,6 @@ def generate(n: int, seed: int = 0, seconds: tuple[float, float] = (1, 30)) -> I
 
 
 # ---- a folder
-
-
-def write_wav(path: Path, audio: npt.NDArray[np.floating]) -> None:
-    """Write float audio [n] as 16-bit mono WAV at 16 kHz, atomically."""
-    samples = np.clip(np.round(audio * 32768), -32768, 32767).astype("<i2")
-    with write_atomically(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(samples.tobytes())
 
 
 def _is_done(path: Path, samples: int) -> bool:

@@ -6,15 +6,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import av
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..audio.clips import MANIFEST_COLUMNS, read_manifest
 from ..audio.units import SAMPLE_RATE
+from ..audio.writing import write_flac
 from ..errors import ManifestError
-from ..files import write_atomically, write_text
+from ..files import write_text
 from ..models.cache import file_sha256
 from . import hard
 
@@ -52,25 +50,6 @@ def main(args: argparse.Namespace) -> int:
         return 130
     print(f"{args.out / 'manifest.tsv'}: ready for `bench wer --manifest` and `bench fpr --manifest`")
     return 0
-
-
-def write_flac(path: Path, audio: NDArray[np.float32]) -> None:
-    """Write float audio [n] as 16-bit mono FLAC at 16 kHz, atomically, always the same bytes.
-
-    16 bits hold what the models are given: `load_audio` rounds every file to them, and speech with
-    a peak of -50 dBFS still spans 200 steps.
-    """
-    samples = np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-    frame.sample_rate = SAMPLE_RATE
-    options = {"fflags": "+bitexact"}
-    with (
-        write_atomically(path) as temporary,
-        av.open(str(temporary), "w", format="flac", container_options=options) as file,
-    ):
-        stream = file.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        for packet in (*stream.encode(frame), *stream.encode(None)):
-            file.mux(packet)
 
 
 def _claim(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ..audio.reading import to_opus
+from ..audio.writing import to_opus
 from ..files import write_text
 
 REPORTS = "whisper_sae_steer.reports"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-from ...audio.reading import load_audio, to_opus
+from ...audio.reading import load_audio
 from ...audio.units import ENCODER_FRAME_SECONDS, SAMPLE_RATE
+from ...audio.writing import to_opus
 from ...errors import AudioError
 from ...files import write_atomically
 from ..store.activations import ActivationStore, Window

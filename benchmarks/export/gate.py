@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def judge(pack: SteeringPack, windows: Sequence[Window]) -> dict[str, float]:
-    """Counts of windows, and how the exported gate's values for them are spread (about 0 with speech, −1 without)."""
+    """Counts of windows, and how the exported gate's values are spread: about 0 with speech, −1 without."""
     assert pack.pooled is not None
     steering, found = Steering(pack), worth(pack.pooled, windows)
     scores = np.array([float(steering.scores(w.frames()[None]).max()) for w in windows])

@@ -42,7 +42,7 @@ class Group(NamedTuple):
 BENCHES = {
     "fpr": Command("how often text is written for audio without speech", ".bench.command", ("fpr",)),
     "wer": Command("word errors and lost utterances on speech", ".bench.command", ("wer",)),
-    "hard": Command("hard cases made from clean clips, for the other benches", ".bench.hard_command"),
+    "hard": Command("hard cases made from clean clips, for the other benches", ".bench.hard.command"),
     "peers": Command("what else keeps Whisper quiet, on the same clips", ".bench.peers.command"),
 }
 ANALYSES = {

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..audio.clips import MANIFEST_COLUMNS, read_manifest
-from ..audio.units import SAMPLE_RATE
-from ..audio.writing import write_flac
-from ..errors import ManifestError
-from ..files import write_text
-from ..models.cache import file_sha256
-from . import hard
+from ...audio.clips import MANIFEST_COLUMNS, read_manifest
+from ...audio.units import SAMPLE_RATE
+from ...audio.writing import write_flac
+from ...errors import ManifestError
+from ...files import write_text
+from ...models.cache import file_sha256
+from .conditions import CONDITIONS, Job, jobs
+from .material import HardRecording, material
 
 COLUMNS = (*MANIFEST_COLUMNS, "gaps")
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("manifest", type=Path, help="tab-separated list of clean speech, noise and music")
     add("--split", help="only clips of this split of the manifest")
     add("--language", help="only speech in this language")
-    add("--conditions", nargs="+", choices=hard.CONDITIONS, metavar="NAME",
+    add("--conditions", nargs="+", choices=CONDITIONS, metavar="NAME",
         help="%(choices)s; default: all")  # fmt: skip
     add("--per_condition", type=int, default=50, metavar="N",
         help="at most N recordings of each; of those with gaps at most 20, of `long` 2")  # fmt: skip
@@ -37,9 +38,9 @@ def main(args: argparse.Namespace) -> int:
     """Render what is missing; the exit status is 130 after Ctrl-C, and the same command goes on."""
     if args.per_condition < 1:
         raise ManifestError(f"--per_condition must be at least 1, not {args.per_condition}")
-    given = hard.material(read_manifest(args.manifest, args.split), args.language, args.seed)
-    names = dict.fromkeys(args.conditions or hard.CONDITIONS)
-    todo = [job for name in names for job in hard.jobs(name, given, args.per_condition)]
+    given = material(read_manifest(args.manifest, args.split), args.language, args.seed)
+    names = dict.fromkeys(args.conditions or CONDITIONS)
+    todo = [job for name in names for job in jobs(name, given, args.per_condition)]
     try:
         _claim(args)
         _render(args.out, todo, args.split or "all")
@@ -70,7 +71,7 @@ def _claim(args: argparse.Namespace) -> None:
         )
 
 
-def _render(out: Path, todo: Sequence[hard.Job], split: str) -> None:
+def _render(out: Path, todo: Sequence[Job], split: str) -> None:
     """Make the recordings that the manifest doesn't list; a line is added when its audio is complete."""
     manifest = out / "manifest.tsv"
     kept = _kept(manifest)
@@ -96,7 +97,7 @@ def _kept(manifest: Path) -> dict[str, str]:
     return {key: line for key, line in whole.items() if (manifest.parent / key).is_file()}
 
 
-def _line(key: str, split: str, job: hard.Job, recording: hard.Recording) -> str:
+def _line(key: str, split: str, job: Job, recording: HardRecording) -> str:
     speech, clips = recording.speech, (*recording.speech, *recording.background)
     texts = [clip.text for clip in speech]
     speakers = sorted({clip.group for clip in speech})

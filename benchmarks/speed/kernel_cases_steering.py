@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whisper_sae_steer import kernels
-from whisper_sae_steer.steering.gate import openness, smooth
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 
@@ -127,8 +126,9 @@ def plain_static(h: Tensor, vector: Tensor, strength: Tensor) -> Tensor:
 @torch.no_grad()
 def plain_step(operator: Steering, h: Tensor) -> Tensor:
     logits = plain_scores(h, *operator.gate_features[1:], operator.gate_weight, operator.gate_bias)
-    scores = smooth(logits, operator.metadata.gate_smoothing)
-    strength = openness(scores, operator.metadata)[..., 0]
+    metadata = operator.metadata
+    scores = kernels.smooth(logits, metadata.gate_smoothing)
+    strength = kernels.openness(scores, metadata.gate, metadata.levels.threshold, metadata.levels.ramp)
     if operator.metadata.strategy == "suppress":
         plain_selected(h, *operator.steer_features[1:], operator.directions, strength)
     else:

@@ -26,7 +26,6 @@ from whisper_sae_steer.calibrate.windows import Window
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
-from whisper_sae_steer.steering.gate import activations
 from whisper_sae_steer.steering.pack import Strategy
 
 WIDTH = 16
@@ -167,7 +166,7 @@ def test_suppress_only_takes_away_what_stands_for_non_speech(evidence: Evidence,
 def test_suppressing_by_attribution_raises_the_objective(evidence: Evidence):
     edit = build_edit("suppress", "attribution", evidence)
     frames = torch.stack([w.frames() for w in evidence.without_speech(4)])
-    delta = (activations(edit.features, frames) * edit.coefficients) @ edit.directions
+    delta = (edit.features.activations(frames) * edit.coefficients) @ edit.directions
     with torch.no_grad():
         rise = evidence.objective(frames + 0.05 * delta, ["en"] * 4) - evidence.objective(frames, ["en"] * 4)
     assert float(rise.mean()) > 0

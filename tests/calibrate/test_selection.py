@@ -38,10 +38,10 @@ from whisper_sae_steer.calibrate.selection import (
 )
 from whisper_sae_steer.calibrate.windows import Window
 from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.kernels import openness
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
-from whisper_sae_steer.steering.gate import activations, openness
 from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import Features, GateLevels
@@ -148,7 +148,7 @@ def test_taken_features_are_columns_of_the_sae():
     sae = random_sae()
     with torch.no_grad():
         expected = sae.encode(x)[:, torch.from_numpy(ids)]
-    found = activations(take_features(sae, ids), x)
+    found = take_features(sae, ids).activations(x)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(found > 0, expected > 0)
     assert 0 < (found > 0).float().mean() < 1
@@ -160,7 +160,7 @@ def test_taken_features_on_frames_of_whisper():
     with torch.no_grad():
         expected = sae.encode(frames)
     ids = expected.sum(0).argsort(descending=True)[:200].numpy()
-    found = activations(take_features(sae, ids), frames)
+    found = take_features(sae, ids).activations(frames)
     wanted = expected[:, torch.from_numpy(ids)]
     far = (found - wanted).abs() > 1e-3 * wanted.abs().max()
     assert float(far.float().mean()) < 1e-4  # rounding may move one across its threshold
@@ -281,9 +281,8 @@ def test_without_a_gap_speech_decides(tmp_path: Path, speech: tuple[float, float
     gate = place_threshold(FIRST_AXIS, windows)
     assert gate.levels.ramp > 0
     assert gate.levels.threshold <= np.quantile(voices, 0.005) + 1e-6
-    metadata = with_gate(small_pack().metadata, gate)
     scores = torch.from_numpy(np.stack([*window_scores(gate, windows[12:]).values()]))
-    assert not openness(scores, metadata).flatten()[1:].any()
+    assert not openness(scores, "window", gate.levels.threshold, gate.levels.ramp).flatten()[1:].any()
 
 
 def spans(folder: Path, shift: float, count: int = 30) -> tuple[list[Window], dict[str, NDArray[np.float32]]]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tests.support.ahead_of_time import compiled
 from tests.support.interpreter import INTERPRETED, every_device, every_dtype, run_interpreted
-from tests.support.small_pack import small_pack
 from whisper_sae_steer import kernels
 from whisper_sae_steer.kernels.dispatch import use_triton
 
@@ -253,7 +252,7 @@ def test_nothing_to_do(device: str, shape: tuple[int, int]):
     assert kernels.feature_scores(h, *p.scoring[1:]).shape == shape
     for edit in edits(p):
         assert edit(h, strength).shape == h.shape
-    gate = kernels.gate_strength(torch.empty(shape, device=device), small_pack(gate="frame").metadata, 1.0)
+    gate = kernels.gate_strength(torch.empty(shape, device=device), "frame", 5, 0.5, 1.5, 1.0)
     assert gate.scores.shape == gate.strength.shape == shape
     none = p._replace(
         rows=p.rows[:0], bias=p.bias[:0], threshold=p.threshold[:0], directions=p.directions[:0]
@@ -274,11 +273,10 @@ def expected_gate(logits: Tensor, gate: str, smoothing: int, alpha: float) -> tu
 @pytest.mark.parametrize("gate", ["window", "frame", "none"])
 @pytest.mark.parametrize("smoothing", [0, 1, 2, 5, 25])
 @pytest.mark.parametrize("length", [1, 7, 60])
-def test_gate_strength(device: str, gate: str, smoothing: int, length: int):
-    metadata = small_pack(gate=gate, gate_smoothing=smoothing, threshold=2.0, ramp=4.0).metadata
+def test_gate_strength(device: str, gate: kernels.GateKind, smoothing: int, length: int):
     logits = 3 * torch.randn(5, length, generator=torch.Generator().manual_seed(2))
     logits[3], logits[4, length // 2] = 50, float("nan")
-    found = kernels.gate_strength(logits.to(device), metadata, -1.5)
+    found = kernels.gate_strength(logits.to(device), gate, smoothing, 2.0, 4.0, -1.5)
     expected = expected_gate(logits, gate, smoothing, -1.5)
     for part, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(part.cpu().double(), wanted, rtol=1e-5, atol=1e-5, equal_nan=True)
@@ -313,6 +311,6 @@ def test_every_kernel_compiles_for_an_h100(dtype: str, tmp_path: Path, monkeypat
     steer.steer_selected(h, *features, some(20, 80), strength)
     steer.steer_static(h, some(80), strength)
     if dtype == "fp32":
-        steer.gate_strength(torch.empty(64, 1500, device="meta"), small_pack().metadata, 1.0)
+        steer.gate_strength(torch.empty(64, 1500, device="meta"), "window", 5, 0.5, 1.5, 1.0)
     assert len(shared) == (4 if dtype == "fp32" else 3)
     assert max(shared.values()) <= 227 * 1024

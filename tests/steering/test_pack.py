@@ -196,3 +196,23 @@ def test_shipped_packs_are_whole(name: str):
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-3, atol=1e-3)
     assert (pack.gate.threshold >= 0).all()
     assert (pack.steer.threshold >= 0).all()
+
+
+def random_frames(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def test_activations_are_jumprelu():
+    features, h = small_pack().gate, random_frames(2, 7)
+    pre = torch.einsum("btd,fd->btf", h.double(), features.rows.double()) + features.bias
+    expected = torch.where(pre > features.threshold, pre, 0.0)
+    torch.testing.assert_close(features.activations(h).double(), expected, rtol=1e-5, atol=1e-5)
+    assert 0 < (expected > 0).float().mean() < 1
+
+
+def test_a_feature_at_its_threshold_is_silent():
+    features = small_pack().gate
+    h = random_frames(1)
+    value = torch.nn.functional.linear(h, features.rows, features.bias)[0]
+    exactly = features._replace(threshold=value.clamp_min(0))
+    assert not exactly.activations(h).any()

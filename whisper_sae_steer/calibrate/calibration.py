@@ -20,7 +20,6 @@ from ..models.taps import WindowEncoder
 from ..models.weights import Weights
 from ..sae.autoencoder import SAE
 from ..steering.doubt import stock_texts
-from ..steering.gate import activations
 from ..steering.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
 from .attribution import SilenceObjective
 from .directions import Edit, Evidence, Selection, build_edit, check_choice, joined, spread
@@ -305,7 +304,7 @@ def _firing(
     """Share of frames on which features fire: on speech, if any, [F]; on each other source [S, F]; names."""
     fired: dict[str, list[torch.Tensor]] = {}
     for window in windows:
-        active = activations(features, window.frames()) > 0
+        active = features.activations(window.frames()) > 0
         if window.is_speech:
             fired.setdefault("speech", []).append(active[torch.from_numpy(window.speech)])
         else:

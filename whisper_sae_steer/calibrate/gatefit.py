@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from ..errors import CalibrationError
+from ..kernels import smooth
 from ..sae.autoencoder import SAE
-from ..steering.gate import activations, smooth
 from ..steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 from .selection import FrameSample, LinearModel, fit_logistic, logistic_importance, strongest, take_features
 from .windows import Window
@@ -117,7 +117,7 @@ def window_scores(gate: Gate, windows: Sequence[Window]) -> dict[str, NDArray[np
     """Smoothed speech scores [1500] of each window, by key."""
     scores: dict[str, NDArray[np.float32]] = {}
     for window in windows:
-        logits = activations(gate.features, window.frames()) @ gate.weight + gate.bias
+        logits = gate.features.activations(window.frames()) @ gate.weight + gate.bias
         scores[window.key] = smooth(logits[None], gate.smoothing)[0].numpy()
     return scores
 

@@ -17,15 +17,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..steering.pack import PackMetadata
 from . import steer_reference
-from .steer_reference import Gate
+from .gate import GateKind
+from .steer_reference import GateReading
 
 MAX_FEATURES = {2: 1024, 4: 256}
 """features that one tile of accumulators holds, by bytes a number; more are edited in PyTorch"""
 
 
-class Blocks(NamedTuple):
+class SteerBlocks(NamedTuple):
     """How a kernel cuts its work, by name of its constants."""
 
     BLOCK_T: int
@@ -52,21 +52,22 @@ def feature_scores(
     return logits
 
 
-def gate_strength(logits: Tensor, metadata: PackMetadata, alpha: float) -> Gate:
+def gate_strength(
+    logits: Tensor, kind: GateKind, smoothing: int, threshold: float, ramp: float, alpha: float
+) -> GateReading:
     batch, frames = logits.shape
-    smoothing = max(1, metadata.gate_smoothing)
+    smoothing = max(1, smoothing)
     near = triton.next_power_of_2(smoothing)
     scores = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    strength = torch.empty_like(scores if metadata.gate == "frame" else scores[:, :1])
+    strength = torch.empty_like(scores if kind == "frame" else scores[:, :1])
     if logits.numel():
         launch(
             _gate_strength, (batch,),
-            logits, scores, strength, frames, *logits.stride(),
-            metadata.gate_threshold, metadata.gate_ramp, alpha,
-            KIND=metadata.gate, SMOOTHING=smoothing, NEAR=near, BLOCK_T=max(16, min(1024, 8192 // near)),
+            logits, scores, strength, frames, *logits.stride(), threshold, ramp, alpha,
+            KIND=kind, SMOOTHING=smoothing, NEAR=near, BLOCK_T=max(16, min(1024, 8192 // near)),
             num_warps=8,
         )  # fmt: skip
-    return Gate(scores, strength)
+    return GateReading(scores, strength)
 
 
 def steer_selected(
@@ -101,7 +102,7 @@ def steer_static(h: Tensor, vector: Tensor, strength: Tensor) -> Tensor:
     return h
 
 
-def blocks_for(h: Tensor, features: int, whole: bool = False) -> Blocks:
+def blocks_for(h: Tensor, features: int, whole: bool = False) -> SteerBlocks:
     """Blocks for frames ``h`` and so many features; ``whole`` keeps all features of a frame in one tile.
 
     A window or two must spread over all processors, where it is the launch that costs; many windows want
@@ -121,7 +122,7 @@ def blocks_for(h: Tensor, features: int, whole: bool = False) -> Blocks:
     block_d = (64 if roomy and block_f <= 256 else 32) if half else 32
     if block_f > 256:
         block_d = 16
-    return Blocks(block_t, block_f, block_d, num_warps=8 if wide else 4, num_stages=3 if roomy else 2)
+    return SteerBlocks(block_t, block_f, block_d, num_warps=8 if wide else 4, num_stages=3 if roomy else 2)
 
 
 @cache

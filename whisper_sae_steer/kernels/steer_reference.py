@@ -10,12 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..steering.gate import openness, smooth
-from ..steering.pack import PackMetadata
+from .gate import GateKind, openness, smooth
 
 
-class Gate(NamedTuple):
-    """Result of :func:`gate_strength`."""
+class GateReading(NamedTuple):
+    """What the gate says of a batch of windows."""
 
     scores: Tensor
     """[B, T] float32, smoothed speech logits"""
@@ -39,12 +38,14 @@ def feature_scores(
     return logits.add_(gate_bias).float()
 
 
-def gate_strength(logits: Tensor, metadata: PackMetadata, alpha: float) -> Gate:
-    """Smooth the logits [B, T] and say how strongly to edit: see :func:`..gate.openness`."""
+def gate_strength(
+    logits: Tensor, kind: GateKind, smoothing: int, threshold: float, ramp: float, alpha: float
+) -> GateReading:
+    """Average the logits [B, T] over ``smoothing`` frames and say how strongly to edit: ``openness``."""
     if not logits.numel():
-        return Gate(logits, logits if metadata.gate == "frame" else logits[:, :1])
-    scores = smooth(logits, metadata.gate_smoothing)
-    return Gate(scores, alpha * openness(scores, metadata)[..., 0])
+        return GateReading(logits, logits if kind == "frame" else logits[:, :1])
+    scores = smooth(logits, smoothing)
+    return GateReading(scores, alpha * openness(scores, kind, threshold, ramp))
 
 
 def steer_selected(

@@ -30,7 +30,7 @@ FALLBACK_ENTRIES = 2**27
 SAMPLED_FRAMES = 128
 
 
-class Blocks(NamedTuple):
+class TopKBlocks(NamedTuple):
     """How the product is cut, by name of the kernel's constants."""
 
     BLOCK_N: int
@@ -98,12 +98,12 @@ def batch_topk_encode(x: Tensor, w_enc: Tensor, b_enc: Tensor, k: int, guess: fl
     return batch_topk(linear(x, w_enc.to(x.dtype), b_enc.to(x.dtype)), k, guess)
 
 
-def blocks_for(x: Tensor) -> Blocks:
+def blocks_for(x: Tensor) -> TopKBlocks:
     if x.element_size() == 4:
-        return Blocks(64, 128, 32, num_warps=4, num_stages=2)
+        return TopKBlocks(64, 128, 32, num_warps=4, num_stages=2)
     if shared_memory(x.device) >= 200 * 1024:  # H100 and later
-        return Blocks(128, 256, 64, num_warps=8, num_stages=4)
-    return Blocks(128, 128, 32, num_warps=8, num_stages=3)
+        return TopKBlocks(128, 256, 64, num_warps=8, num_stages=4)
+    return TopKBlocks(128, 128, 32, num_warps=8, num_stages=3)
 
 
 def _recompute(rows: Tensor, x: Tensor, w_enc: Tensor, b_enc: Tensor, floor: Tensor, out: TopK) -> None:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ..audio.units import ENCODER_FRAME_SECONDS
 from ..errors import AlphaError, PackError
-from ..kernels import Gate, feature_scores, gate_strength, steer_selected, steer_static
+from ..kernels import GateReading, feature_scores, gate_strength, smooth, steer_selected, steer_static
 from .doubt import in_doubt
-from .gate import smooth
 from .pack import Features, SteeringPack
 
 
@@ -57,7 +56,7 @@ class Steering:
         return smooth(self._logits(h), self.metadata.gate_smoothing)
 
     @torch.no_grad()
-    def apply_(self, h: Tensor, alpha: float, share_in_doubt: float | None = None) -> Gate:
+    def apply_(self, h: Tensor, alpha: float, share_in_doubt: float | None = None) -> GateReading:
         """Edit frames ``h`` [B, T, d] in place; returns the gate's scores and how strongly it opened.
 
         Windows in doubt (see :func:`.doubt.in_doubt`) get ``share_in_doubt`` of the edit, 0 to 1, or by
@@ -66,7 +65,11 @@ class Steering:
         """
         if h.shape[-1] != self.metadata.d_in:
             raise PackError(f"the pack edits activations of width {self.metadata.d_in}, not {h.shape[-1]}")
-        scores, strength = gate_strength(self._logits(h), self.metadata, alpha)
+        levels = self.metadata.levels
+        scores, strength = gate_strength(
+            self._logits(h), self.metadata.gate, self.metadata.gate_smoothing, levels.threshold, levels.ramp,
+            alpha,
+        )  # fmt: skip
         if share_in_doubt is not None and scores.numel():
             doubtful = in_doubt(scores, self.metadata)[:, None]
             strength = strength.masked_fill(doubtful, alpha * share_in_doubt)
@@ -74,7 +77,7 @@ class Steering:
             steer_selected(h, *self.steer_features[1:], self.directions, strength)
         else:
             steer_static(h, self.vector, strength)
-        return Gate(scores, strength)
+        return GateReading(scores, strength)
 
     def _logits(self, h: Tensor) -> Tensor:
         return feature_scores(h, *self.gate_features[1:], self.gate_weight, self.gate_bias)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ..errors import PackError
 from ..files import write_atomically
+from ..kernels import GateKind
 from ..models.weights import Weights
 
 Strategy = Literal["suppress", "additive", "direction"]
-GateKind = Literal["window", "frame", "none"]
 T = TypeVar("T", "Features", "PooledGate")
 FORMAT = 2
 """what is written; format 1 is read too, see :func:`_metadata`"""
@@ -124,6 +124,11 @@ class Features(NamedTuple):
     """[F]"""
     threshold: Tensor
     """[F]"""
+
+    def activations(self, h: Tensor) -> Tensor:
+        """a_f of frames: [..., d] → [..., F]."""
+        pre = torch.nn.functional.linear(h, self.rows, self.bias)
+        return pre * (pre > self.threshold)
 
 
 class PooledGate(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 from scipy.sparse import csr_matrix, issparse
 
-from whisper_sae_steer.analysis.store.activations import INDEX, PARTS, ActivationStore, Part, Window
+from whisper_sae_steer.analysis.store.activations import INDEX, PARTS, ActivationStore, FramesFile, Window
 from whisper_sae_steer.analysis.store.encode import add_sae, write_features
 from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 
@@ -77,7 +77,7 @@ def make_store(
     )
     widths = {tap: h.shape[1] for tap, h in tensors.items()}
     store = ActivationStore(
-        path, model, "f" * 32, "k" * 64, widths, windows, (Part("part-00000.safetensors", rows),)
+        path, model, "f" * 32, "k" * 64, widths, windows, (FramesFile("part-00000.safetensors", rows),)
     )
     index = {name: value for name, value in asdict(store).items() if name != "path"}
     (path / INDEX).write_text(json.dumps(index))

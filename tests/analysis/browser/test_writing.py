@@ -27,17 +27,17 @@ from whisper_sae_steer.analysis.browser.excerpts import (
     picture,
 )
 from whisper_sae_steer.analysis.browser.figures import figures, fires_together, points_alike
-from whisper_sae_steer.analysis.browser.results import Results, read_results
-from whisper_sae_steer.analysis.browser.writing import BrowserConfig, choose, write_browser
+from whisper_sae_steer.analysis.browser.results import JoinedResults, read_results
+from whisper_sae_steer.analysis.browser.writing import BrowserConfig, choose, write_folder
 from whisper_sae_steer.analysis.hallucination.causes import FeatureEffect, HallucinationResult
 from whisper_sae_steer.analysis.hallucination.effects import Effect, SpeechEffect
-from whisper_sae_steer.analysis.labels.association import Found, LabelFeatures, Search
+from whisper_sae_steer.analysis.labels.association import LabelDetector, LabelFeatures, Search
 from whisper_sae_steer.analysis.labels.search import SearchResult
 from whisper_sae_steer.analysis.likeness.stability import stability
-from whisper_sae_steer.analysis.meaning.describe import Described, DescribeResult, Scores
+from whisper_sae_steer.analysis.meaning.describe import Described, DescribeResult, ScoreSummary
 from whisper_sae_steer.analysis.results import plain
 from whisper_sae_steer.analysis.store.activations import ActivationStore
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.errors import AnalysisError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -73,12 +73,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
 def results(store: ActivationStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the other analyses write, about some features."""
     folder = tmp_path_factory.mktemp("results")
-    found = [Found(f, 0.5, 0.9 - f / 10, 0.9, 0.9, 0.8, 0.9, 0.01, 0.04) for f in range(3)]
+    found = [LabelDetector(f, 0.5, 0.9 - f / 10, 0.9, 0.9, 0.8, 0.9, 0.01, 0.04) for f in range(3)]
     rain = LabelFeatures("rain", 4, 4, 0.2, 3, True, tuple(found))
     evil = LabelFeatures(EVIL, 4, 4, 0.2, 3, True, (found[1]._replace(f1=0.95),))
     search = Search((rain, evil), (), 6, 6, WIDTH, WIDTH - 1, 300, 0.05, 3)
     write(folder, "search", SearchResult("sae", "label", "window", search))
-    none = Scores(0, None, None, None)
+    none = ScoreSummary(0, None, None, None)
     described = [
         Described(0, f"drops {EVIL}", 0.91, 0.5, 0.6, 0.5, 20, 20),
         Described(1, "x", None, None, None, None, 0, 0),
@@ -103,8 +103,8 @@ def write(folder: Path, name: str, result: Any) -> None:
 def folders(store: ActivationStore, results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Browsers of the store alone, and with results."""
     out = tmp_path_factory.mktemp("browsers")
-    write_browser(store, "sae", Results(), out / BARE, CONFIG)
-    write_browser(store, "sae", read_results(results, "store", "sae"), out / MEASURED, CONFIG)
+    write_folder(store, "sae", JoinedResults(), out / BARE, CONFIG)
+    write_folder(store, "sae", read_results(results, "store", "sae"), out / MEASURED, CONFIG)
     return out
 
 
@@ -195,10 +195,10 @@ def test_the_most_informative_come_from_every_ranking_in_turn():
 
 def test_chosen_are_those_that_tell_labels_apart_and_those_asked_for(store: ActivationStore):
     counted = figures(store, store.features())
-    assert choose(counted, Results(), BrowserConfig(features=1, also=(30,))) == [0, 30]
-    assert choose(counted, Results(), BrowserConfig(features=0, also=(30,))) == [30]
+    assert choose(counted, JoinedResults(), BrowserConfig(features=1, also=(30,))) == [0, 30]
+    assert choose(counted, JoinedResults(), BrowserConfig(features=0, also=(30,))) == [30]
     with pytest.raises(AnalysisError, match="feature 7 never fires"):
-        choose(counted, Results(), BrowserConfig(also=(DEAD,)))
+        choose(counted, JoinedResults(), BrowserConfig(also=(DEAD,)))
 
 
 # ---- results of other analyses
@@ -264,15 +264,15 @@ def test_a_stopped_run_leaves_no_page_and_goes_on(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    write_browser(store, "sae", Results(), tmp_path, CONFIG)
+    write_folder(store, "sae", JoinedResults(), tmp_path, CONFIG)
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "audio").iterdir()}
     (tmp_path / "audio" / "0123456789ab-000000-100.ogg").write_bytes(b"of an earlier run")
     with monkeypatch.context() as patch:
         patch.setattr(browser_module, "_index", stop)
         with pytest.raises(KeyboardInterrupt):
-            write_browser(store, "sae", Results(), tmp_path, CONFIG)
+            write_folder(store, "sae", JoinedResults(), tmp_path, CONFIG)
     assert not (tmp_path / "index.html").exists()
-    written = write_browser(store, "sae", Results(), tmp_path, CONFIG)
+    written = write_folder(store, "sae", JoinedResults(), tmp_path, CONFIG)
     assert written.page.exists()
     assert before == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "audio").iterdir()}
     assert written.sounds == len(before)
@@ -282,17 +282,17 @@ def test_a_stopped_run_leaves_no_page_and_goes_on(
 def test_what_cannot_be_browsed_is_refused(store: ActivationStore, tmp_path: Path):
     (tmp_path / "index.html").write_text("somebody's page")
     with pytest.raises(AnalysisError, match="another page"):
-        write_browser(store, "sae", Results(), tmp_path, CONFIG)
+        write_folder(store, "sae", JoinedResults(), tmp_path, CONFIG)
     assert (tmp_path / "index.html").read_text() == "somebody's page"
     dead = make_store(tmp_path / "dead", np.zeros((300, 4)), sae=make_sae(d_sae=4))
     with pytest.raises(AnalysisError, match="no feature of this SAE fires"):
-        write_browser(dead, "sae", Results(), tmp_path / "out", CONFIG)
+        write_folder(dead, "sae", JoinedResults(), tmp_path / "out", CONFIG)
     assert not (tmp_path / "out").exists()
 
 
 def test_one_recording_without_labels_is_enough(tmp_path: Path):
     store = make_store(tmp_path / "store", sparse_features(20, 6, 2), domains="sound", labels="", lengths=20)
-    write_browser(store, "sae", Results(), tmp_path / "out")
+    write_folder(store, "sae", JoinedResults(), tmp_path / "out")
     index = index_of(tmp_path / "out")
     assert index["alive"] == index["shown"] == 6
     assert set(index["features"]["bits"]) == {0}

@@ -23,15 +23,15 @@ from whisper_sae_steer.analysis.hallucination import analysis as hallucination
 from whisper_sae_steer.analysis.hallucination import causes
 from whisper_sae_steer.analysis.hallucination.causes import EffectConfig, measure
 from whisper_sae_steer.analysis.hallucination.criteria import (
-    Compared,
+    ComparedSAE,
     agreements,
     choose_windows,
     frame_sample,
     overlaps,
 )
 from whisper_sae_steer.analysis.hallucination.effects import (
-    Edited,
     Effect,
+    FeatureEdits,
     Reading,
     SpeechEffect,
     TapDecoder,
@@ -42,7 +42,8 @@ from whisper_sae_steer.analysis.results import Analysis, write_result
 from whisper_sae_steer.analysis.store.activations import INDEX, ActivationStore
 from whisper_sae_steer.analysis.store.encode import add_sae, build_store
 from whisper_sae_steer.audio.clips import Clip
-from whisper_sae_steer.audio.synthetic import generate, write_wav
+from whisper_sae_steer.audio.synthetic import generate
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.calibrate.attribution import path_gradient
 from whisper_sae_steer.calibrate.windows import Window
 from whisper_sae_steer.errors import AnalysisError
@@ -124,7 +125,7 @@ def test_one_feature_is_taken_out_or_added(tap: str, decoders: Decoders, encoded
 
     sae, windows = sae_at(tap), encoded[tap]
     before = [Reading(0.1, 0.2, "before")] * 2
-    edited = Edited(Recording(), sae, windows, before)
+    edited = FeatureEdits(Recording(), sae, windows, before)
     frames = torch.stack([window.frames() for window in windows])
     with torch.no_grad():
         acts = sae.encode(frames)
@@ -146,7 +147,7 @@ def test_what_the_decoder_listens_to_ends_the_text(decoders: Decoders, encoded: 
     direction = path_gradient(decoder.objective, [noise[0].frames()], 5.0, steps=2)
     sae = sae_at()
     sae.W_dec.data[0] = direction
-    edited = Edited(decoder, sae, noise, decoder(noise[0].frames()[None], ["en"]))
+    edited = FeatureEdits(decoder, sae, noise, decoder(noise[0].frames()[None], ["en"]))
     more, less = effect(edited.before, edited.added(0, 5.0)), effect(edited.before, edited.added(0, -5.0))
     assert more.d_no_speech + more.d_end_of_text > 0.05
     assert less.d_no_speech + less.d_end_of_text < more.d_no_speech + more.d_end_of_text
@@ -186,7 +187,7 @@ def test_top_features_are_found_again_in_another_sae(tmp_path: Path):
     one = {names[n]: v for n, v in importance.items()}
     other = {names[n]: v[order] for n, v in importance.items()} | {"fisher": np.zeros(40)}
     store = make_store(tmp_path / "store", {"one": features, "other": shuffled})
-    compared = [Compared("one", store, features, one), Compared("other", store, shuffled, other)]
+    compared = [ComparedSAE("one", store, features, one), ComparedSAE("other", store, shuffled, other)]
     found = {(o.criterion, o.a): o for o in overlaps(compared, 5)}
     assert len(found) == 6
     same = found["logistic", "one"]

@@ -16,7 +16,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from tests.support.analysis_parts import make_store, sparse_features
 from whisper_sae_steer.analysis.labels import probe
-from whisper_sae_steer.analysis.labels.probing import Probing, Score, probe_curve, score
+from whisper_sae_steer.analysis.labels.probing import ProbeScore, Probing, probe_curve, score
 from whisper_sae_steer.analysis.labels.ranking import (
     Ranking,
     best_first,
@@ -24,7 +24,12 @@ from whisper_sae_steer.analysis.labels.ranking import (
     l1_scores,
     random_scores,
 )
-from whisper_sae_steer.analysis.store.labelling import Labelled, sampled_frames, whole_windows, with_groups
+from whisper_sae_steer.analysis.store.labelling import (
+    LabelledUnits,
+    sampled_frames,
+    whole_windows,
+    with_groups,
+)
 from whisper_sae_steer.analysis.store.sparse import product
 from whisper_sae_steer.calibrate.selection import FrameSample, fisher_importance
 from whisper_sae_steer.cli import main
@@ -33,7 +38,7 @@ from whisper_sae_steer.errors import AnalysisError
 N, F = 240, 30
 LABELS = np.tile(["cat", "dog", "rain"], N // 3)
 GROUPS = np.repeat([f"g{i}" for i in range(20)], N // 20)
-UNITS = Labelled(csr_matrix((N, N)), LABELS, GROUPS)
+UNITS = LabelledUnits(csr_matrix((N, N)), LABELS, GROUPS)
 
 
 @pytest.fixture
@@ -236,7 +241,7 @@ def store_with_labels(path: Path) -> None:
     make_store(path, csr_matrix(values), domains=["sound"] * 18, lengths=5, labels=["rain", "dog"] * 9)
 
 
-def at(probing: Probing, ranking: str, k: int) -> Score:
+def at(probing: Probing, ranking: str, k: int) -> ProbeScore:
     return next(p.score for p in probing.points if (p.ranking, p.k) == (ranking, k))
 
 

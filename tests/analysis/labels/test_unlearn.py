@@ -13,9 +13,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from tests.support.analysis_parts import make_store, sparse_features
 from whisper_sae_steer.analysis.labels import unlearn as command
-from whisper_sae_steer.analysis.labels.unlearning import Step, Unlearned, descend, unlearn
+from whisper_sae_steer.analysis.labels.unlearning import ErasureStep, Unlearned, descend, unlearn
 from whisper_sae_steer.analysis.results import plain
-from whisper_sae_steer.analysis.store.labelling import Labelled
+from whisper_sae_steer.analysis.store.labelling import LabelledUnits
 from whisper_sae_steer.calibrate.selection import FrameSample, fit_logistic
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import AnalysisError
@@ -23,7 +23,7 @@ from whisper_sae_steer.errors import AnalysisError
 N, F = 600, 24
 LABELS = np.repeat(["cat", "dog", "rain"], N // 3)
 GROUPS = np.array([f"g{i // 10}" for i in range(N)])
-UNITS = Labelled(csr_matrix((N, N)), LABELS, GROUPS)
+UNITS = LabelledUnits(csr_matrix((N, N)), LABELS, GROUPS)
 
 
 def planted() -> csr_matrix:
@@ -79,11 +79,11 @@ def test_a_step_is_a_classifier_on_what_is_left() -> None:
 def test_descent_finds_where_a_curve_falls(needed: int) -> None:
     tried: list[int] = []
 
-    def step(count: int) -> Step:
+    def step(count: int) -> ErasureStep:
         tried.append(count)
-        return Step(count, 0.9 if count < needed else 0.5, (0, 1))
+        return ErasureStep(count, 0.9 if count < needed else 0.5, (0, 1))
 
-    curve = descend(step, Step(0, 0.9, (0, 1)), 50, (0.7, 0.55))
+    curve = descend(step, ErasureStep(0, 0.9, (0, 1)), 50, (0.7, 0.55))
     assert min(s.erased for s in curve if s.balanced_accuracy <= 0.55) == needed
     assert len(tried) == len(set(tried)) <= 14
     assert [s.erased for s in curve] == sorted(s.erased for s in curve)
@@ -110,7 +110,7 @@ def test_command_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytes
     store(tmp_path / "store")
     done: list[str] = []
 
-    def stopped(features: csr_matrix, units: Labelled, label: str, *rest: object) -> Unlearned:
+    def stopped(features: csr_matrix, units: LabelledUnits, label: str, *rest: object) -> Unlearned:
         if len(done) == 1:
             raise KeyboardInterrupt
         done.append(label)

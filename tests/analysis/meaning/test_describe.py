@@ -17,8 +17,8 @@ from tests.support.analysis_parts import make_store, sparse_features
 from whisper_sae_steer.analysis.meaning import describe as module
 from whisper_sae_steer.analysis.meaning.describe import describe
 from whisper_sae_steer.analysis.meaning.describers import CommandDescriber, Evidence, LabelDescriber, Span
-from whisper_sae_steer.analysis.meaning.scoring import DescribeConfig, scores
-from whisper_sae_steer.analysis.meaning.sound import Sound
+from whisper_sae_steer.analysis.meaning.scoring import DescribeConfig, summarise
+from whisper_sae_steer.analysis.meaning.sound import SoundSummary
 from whisper_sae_steer.analysis.meaning.spans import cut, evidence_of, held_back_windows
 from whisper_sae_steer.analysis.results import Analysis, write_result
 from whisper_sae_steer.analysis.store.activations import ActivationStore, Window
@@ -98,7 +98,7 @@ def span(label: str = "dog", **levels: float) -> Span:
 
 
 def evidence(words: str = "broad sustained", **labels: float) -> Evidence:
-    sound = Sound(100.0, 80.0, 120.0, 100.0, 0.0, 0.0, 0.0, words)
+    sound = SoundSummary(100.0, 80.0, 120.0, 100.0, 0.0, 0.0, 0.0, words)
     return Evidence(7, labels, {"sound": 0.2, "speech": 0.001}, sound, [])
 
 
@@ -173,7 +173,7 @@ def test_scores_are_of_recordings_held_back(tmp_path: Path):
         assert d.spearman == pytest.approx(spearmanr(predicted, highest)[0])
         near = own[d.active + d.inactive :]
         assert {s.clip for s in near} <= {s.clip for s in tried[: d.active]}
-    assert result.detection == scores([d.score for d in result.features])
+    assert result.detection == summarise([d.score for d in result.features])
 
 
 def test_labels_predict_labels_and_others_do_not(tmp_path: Path):
@@ -199,7 +199,7 @@ def test_too_few_spans_give_no_score(tmp_path: Path):
     (one,) = result.features
     assert (one.score, one.spearman, one.fuzzing, one.shuffled) == (None,) * 4
     assert one.active == 6
-    assert result.detection == scores([]) == result.shuffled
+    assert result.detection == summarise([]) == result.shuffled
     write_result(cast(Analysis, module), "describe", result, tmp_path / "out")
     assert "0 of 1 features could be checked" in module.text(result)[0]
     with pytest.raises(AnalysisError, match="no feature 6: the SAE has 0 to 5"):

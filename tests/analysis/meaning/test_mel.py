@@ -23,8 +23,14 @@ from whisper_sae_steer.analysis.meaning.sound import (
 )
 from whisper_sae_steer.analysis.results import Analysis, write_result
 from whisper_sae_steer.analysis.store.activations import Window
-from whisper_sae_steer.analysis.store.excerpts import Excerpt, excerpt_audio, player, recordings, top_excerpts
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.analysis.store.excerpts import (
+    Excerpt,
+    count_recordings,
+    excerpt_audio,
+    player,
+    top_excerpts,
+)
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.errors import AnalysisError, AudioError
 
 
@@ -131,7 +137,7 @@ def test_excerpts_are_the_strongest_frame_of_each_group():
             assert window.start <= excerpt.start <= excerpt.peak <= excerpt.start + excerpt.seconds
             assert excerpt.start + excerpt.seconds <= window.start + window.frames * 0.02 + 1e-6
     assert found[4] == []
-    assert recordings(features, known).tolist() == [3, 3, 3, 3, 0]
+    assert count_recordings(features, known).tolist() == [3, 3, 3, 3, 0]
 
 
 def test_sound_of_an_excerpt(tmp_path: Path):

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from ..store.activations import add_store_arguments, chosen_sae
+from ..store.arguments import add_store_arguments, chosen_sae
 from .results import read_results
-from .writing import BrowserConfig, write_browser
+from .writing import BrowserConfig, write_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     store, name = chosen_sae(args)
     config = BrowserConfig(args.most, tuple(args.features), args.excerpts, args.seconds)
     results = read_results(args.results, store.path.resolve().name, name)
-    written = write_browser(store, name, results, args.out, config)
+    written = write_folder(store, name, results, args.out, config)
     silent = f", {written.silent} without sound" if written.silent else ""
     print(
         f"{written.page}: {written.features} features, {written.shown} with excerpts"

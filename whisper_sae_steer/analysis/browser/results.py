@@ -24,7 +24,7 @@ LABELS = 8
 
 
 @dataclass(frozen=True)
-class Results:
+class JoinedResults:
     """Records by feature; a feature that an analysis did not measure is absent."""
 
     ran: frozenset[str] = frozenset()
@@ -119,13 +119,13 @@ COLUMNS = (
 """key, title, how its values are written, the analysis that measures it"""
 
 
-def read_results(folder: Path | None, store: str, sae: str) -> Results:
+def read_results(folder: Path | None, store: str, sae: str) -> JoinedResults:
     """Join what lies in a folder of results about an SAE, and the folder's name of its store.
 
     AnalysisError if there is no such folder, or if a file there is damaged.
     """
     if folder is None:
-        return Results()
+        return JoinedResults()
     if not folder.is_dir():
         raise AnalysisError(f"{folder} is no folder of results; give the --out of other analyses")
     found: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def read_results(folder: Path | None, store: str, sae: str) -> Results:
             found[name] = result
     report, names = folder / REPORT, (sae, f"{store}:{sae}")  # the latter where several stores were compared
     try:
-        return Results(
+        return JoinedResults(
             ran=frozenset(found),
             report=report if report.exists() else None,
             **{field: join(found[name], names) for name, (field, join) in JOINS.items() if name in found},

@@ -21,13 +21,12 @@ from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...files import write_atomically, write_text
 from ...sae.autoencoder import SAE
-from ..meaning.mel import OFFSETS
-from ..meaning.sound import mean_mels
+from ..meaning.sound import OFFSETS, mean_mels
 from ..results import REPORT, plain
 from ..store.activations import ActivationStore
 from .excerpts import BANDS, Piece, curve, find_pieces, mean_picture, most_informative, picture, write_sounds
 from .figures import FeatureFigures, Related, figures, fires_together, points_alike
-from .results import Results
+from .results import JoinedResults
 
 PAGE = Path(__file__).parent
 INDEX, DATA, AUDIO = "index.html", "data", "audio"
@@ -51,8 +50,8 @@ class BrowserConfig:
     """features that fire together or point the same way, each"""
 
 
-class Browser(NamedTuple):
-    """What :func:`write_browser` wrote."""
+class WrittenBrowser(NamedTuple):
+    """What :func:`write_folder` wrote."""
 
     page: Path
     """to open"""
@@ -68,7 +67,7 @@ class Browser(NamedTuple):
     """bytes of the folder"""
 
 
-class _Found(NamedTuple):
+class _PageSources(NamedTuple):
     """Everything that the pages of features are made of."""
 
     store: ActivationStore
@@ -77,7 +76,7 @@ class _Found(NamedTuple):
     features: csr_matrix
     mel: NDArray[np.float16]
     figures: FeatureFigures
-    results: Results
+    results: JoinedResults
     pieces: Mapping[int, Sequence[Piece]]
     sounds: set[str]
     together: Mapping[int, Related]
@@ -85,9 +84,9 @@ class _Found(NamedTuple):
     means: NDArray[np.float32]
 
 
-def write_browser(
-    store: ActivationStore, name: str, results: Results, out: Path, config: BrowserConfig | None = None
-) -> Browser:
+def write_folder(
+    store: ActivationStore, name: str, results: JoinedResults, out: Path, config: BrowserConfig | None = None
+) -> WrittenBrowser:
     """Write or complete the folder ``out`` for the features of a store's SAE. What is there is used again.
 
     AnalysisError if no feature fires, if one of ``config.also`` doesn't, or if ``out`` is another's folder.
@@ -102,7 +101,7 @@ def write_browser(
     sounds = write_sounds(distinct.values(), store.key, out / AUDIO)
     sae, alive, mel = store.sae(name), counted.alive, store.mel()
     together = fires_together(features, alive, config.related)
-    found = _Found(
+    found = _PageSources(
         store, sae, name, features, mel, counted, results, pieces, sounds,
         dict(zip(alive.tolist(), together, strict=True)),
         dict(zip(alive.tolist(), points_alike(sae, alive, config.related), strict=True)),
@@ -114,10 +113,10 @@ def write_browser(
     _write_page(results, out)
     silent = sum(piece.name(store.key) not in sounds for some in pieces.values() for piece in some)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return Browser(out / INDEX, len(alive), len(chosen), len(sounds), silent, size)
+    return WrittenBrowser(out / INDEX, len(alive), len(chosen), len(sounds), silent, size)
 
 
-def choose(counted: FeatureFigures, results: Results, config: BrowserConfig) -> list[int]:
+def choose(counted: FeatureFigures, results: JoinedResults, config: BrowserConfig) -> list[int]:
     """Features that get excerpts: in turn the best by each ranking there is, and those asked for.
 
     AnalysisError if no feature fires at all, or one asked for doesn't.
@@ -140,7 +139,7 @@ def _prepare(out: Path) -> None:
         (out / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _write_data(found: _Found, out: Path) -> set[str]:
+def _write_data(found: _PageSources, out: Path) -> set[str]:
     """The data files of all features that fire; returns their names."""
     by_feature, names = csc_matrix(found.features), set[str]()
     alive = found.figures.alive
@@ -162,7 +161,7 @@ def _picture(mel: NDArray[np.float16], piece: Piece) -> str:
     return picture(mel[piece.rows], floor)
 
 
-def _feature(found: _Found, feature: int, column: csc_matrix) -> dict[str, Any]:
+def _feature(found: _PageSources, feature: int, column: csc_matrix) -> dict[str, Any]:
     """What the page of one feature shows; ``column`` [rows, 1] are its activations."""
     counted, results = found.figures, found.results
     threshold = getattr(found.sae, "threshold", None)
@@ -209,7 +208,7 @@ def _where(counted: FeatureFigures, feature: int, rows: int, most: int = 5) -> l
     return found[:most]
 
 
-def _excerpt(found: _Found, feature: int, piece: Piece, column: csc_matrix) -> dict[str, Any]:
+def _excerpt(found: _PageSources, feature: int, piece: Piece, column: csc_matrix) -> dict[str, Any]:
     window, name = piece.window, piece.name(found.store.key)
     activations = column[piece.rows].toarray().ravel()
     return {
@@ -224,7 +223,7 @@ def _excerpt(found: _Found, feature: int, piece: Piece, column: csc_matrix) -> d
     }
 
 
-def _index(found: _Found, config: BrowserConfig) -> dict[str, Any]:
+def _index(found: _PageSources, config: BrowserConfig) -> dict[str, Any]:
     """What the list and the first page show."""
     store, counted, results = found.store, found.figures, found.results
     alive = [int(f) for f in counted.alive]
@@ -267,14 +266,14 @@ def _index(found: _Found, config: BrowserConfig) -> dict[str, Any]:
     }
 
 
-def _rule(results: Results, shown: int, alive: int) -> str:
+def _rule(results: JoinedResults, shown: int, alive: int) -> str:
     if shown == alive:
         return "All features that fire have excerpts."
     names = ", ".join([*results.ranked(), "information on labels"])
     return f"{shown} of {alive}: in turn those that lead by {names}; and those asked for."
 
 
-def _write_page(results: Results, out: Path) -> None:
+def _write_page(results: JoinedResults, out: Path) -> None:
     """The files that are the same for all, then the report, then the page itself."""
     for file in sorted(PAGE.iterdir()):
         if file.name != INDEX:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ...errors import AnalysisError
 from ...reports.page import aligned, paragraph, percent, table
-from ..store.activations import ActivationStore, add_store_arguments
+from ..store.activations import ActivationStore
+from ..store.arguments import add_store_arguments
 from .recordings import Eeg, read_eeg
 from .responses import EegConfig, EegResult, Measured, Response, eeg, most_frequent
 from .trf import RATE

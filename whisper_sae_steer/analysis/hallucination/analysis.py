@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from ...reports.page import aligned, paragraph, percent, table
-from ..store.activations import open_sae
+from ..store.arguments import add_stores_argument, chosen_saes
 from .causes import EffectConfig, FeatureEffect, HallucinationResult, measure
 from .criteria import CRITERIA
 from .effects import NEW_TOKENS
@@ -25,11 +25,9 @@ COLOURS = {"logistic": "C0", "fisher": "C1", "attribution": "C3", "random": "0.6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "stores",
-        nargs="+",
-        metavar="STORE[:SAE]",
-        help="folders that `analyze encode` made; effects are of the first, the others are compared with it",
+    add_stores_argument(
+        parser,
+        "folders that `analyze encode` made; effects are of the first, the others are compared with it",
     )
     add("--model", help="name or path of the Whisper model (default: the one that made the store)")
     add("--windows", type=int, default=EffectConfig.windows, metavar="N", help="windows without speech")
@@ -45,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> HallucinationResult:
     config = EffectConfig(args.windows, args.speech, args.top, args.factor)
-    stores = [open_sae(source) for source in args.stores]
-    return measure(stores, args.out / WORK, config, args.model)
+    return measure(chosen_saes(args), args.out / WORK, config, args.model)
 
 
 def text(result: HallucinationResult) -> list[str]:

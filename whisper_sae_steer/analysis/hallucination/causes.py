@@ -22,7 +22,7 @@ from ..store.journal import Journal
 from .criteria import (
     CRITERIA,
     Agreement,
-    Compared,
+    ComparedSAE,
     Overlap,
     agreements,
     choose_windows,
@@ -30,7 +30,16 @@ from .criteria import (
     importances,
     overlaps,
 )
-from .effects import Edited, Effect, Reading, SpeechEffect, TapDecoder, effect, language_of, speech_effect
+from .effects import (
+    Effect,
+    FeatureEdits,
+    Reading,
+    SpeechEffect,
+    TapDecoder,
+    effect,
+    language_of,
+    speech_effect,
+)
 
 RANDOM = "random"
 
@@ -70,7 +79,7 @@ class FeatureEffect(NamedTuple):
     """windows with speech, feature removed; None without any"""
 
 
-class Group(NamedTuple):
+class CriterionEffects(NamedTuple):
     """The features of one criterion, or those at random."""
 
     name: str
@@ -104,13 +113,13 @@ class HallucinationResult(NamedTuple):
     """mean probability in the windows without speech, unedited"""
     end_of_text: float
     agreements: list[Agreement]
-    groups: list[Group]
+    groups: list[CriterionEffects]
     overlaps: list[Overlap]
     """between SAEs, if several were given"""
     features: list[FeatureEffect]
 
 
-class Parts(NamedTuple):
+class DecoderAndWindows(NamedTuple):
     """What the decoder is needed for."""
 
     decoder: TapDecoder
@@ -132,19 +141,21 @@ def measure(
     config = config or EffectConfig()
     if min(config.windows, config.top) < 1:
         raise AnalysisError("at least one window without speech and one feature must be tried")
-    compared: list[Compared] = []
-    first: Parts | None = None
+    compared: list[ComparedSAE] = []
+    first: DecoderAndWindows | None = None
     for store, name in stores:
         sae, features = store.sae(name), store.features(name)
         parts = _parts(store, sae, work, config, model)
         first = first or parts
         found = importances(store, features, sae, parts.decoder.objective, parts.nonspeech, config.seed)
-        compared.append(Compared(f"{store.path.name}:{name}", store, features, found))
+        compared.append(ComparedSAE(f"{store.path.name}:{name}", store, features, found))
     assert first is not None
     return _measured(compared, stores[0][0].sae(stores[0][1]), first, work, config)
 
 
-def _parts(store: ActivationStore, sae: SAE, work: Path, config: EffectConfig, model: str | None) -> Parts:
+def _parts(
+    store: ActivationStore, sae: SAE, work: Path, config: EffectConfig, model: str | None
+) -> DecoderAndWindows:
     """The model from the SAE's tap on, and windows encoded at it."""
     weights, tap = _weights(store, model), sae.config.tap or "encoder_output"
     silent, spoken = (
@@ -156,7 +167,7 @@ def _parts(store: ActivationStore, sae: SAE, work: Path, config: EffectConfig, m
     folder = work / f"{store.fingerprint[:8]}-{tap}"
     windows = encode_windows(WindowEncoder(weights, tap), [*silent, *spoken], folder)
     nonspeech = [w for w in windows if not w.is_speech]
-    return Parts(TapDecoder(weights, tap), nonspeech, [w for w in windows if w.is_speech])
+    return DecoderAndWindows(TapDecoder(weights, tap), nonspeech, [w for w in windows if w.is_speech])
 
 
 def _weights(store: ActivationStore, model: str | None) -> Weights:
@@ -169,39 +180,17 @@ def _weights(store: ActivationStore, model: str | None) -> Weights:
 
 
 def _measured(
-    compared: Sequence[Compared], sae: SAE, parts: Parts, work: Path, config: EffectConfig
+    compared: Sequence[ComparedSAE], sae: SAE, parts: DecoderAndWindows, work: Path, config: EffectConfig
 ) -> HallucinationResult:
     one = compared[0]
-    count = np.bincount(one.features.indices, minlength=sae.config.d_sae)
-    chosen = _chosen(one, count, config)
     key = [one.store.key, one.name, asdict(config)]
     journal = Journal(work / f"{one.name.replace(':', '-')}.jsonl", key)
     before = _readings(journal, "unedited", lambda: _read(parts.decoder, parts.nonspeech))
     before_speech = _readings(journal, "unedited speech", lambda: _read(parts.decoder, parts.speech))
-    edited = Edited(parts.decoder, sae, parts.nonspeech, before)
-    edited_speech = Edited(parts.decoder, sae, parts.speech, before_speech)
-    languages = [language_of(window) for window in parts.speech]
-    mean = np.asarray(one.features.sum(0), np.float64).ravel() / np.maximum(count, 1)
-    found: list[FeatureEffect] = []
-    for f, by in tqdm(chosen.items(), desc="effects", unit="feature"):
-        amount = config.factor * float(mean[f])
-        removed = _readings(journal, f"{f} removed", lambda f=f: edited.removed(f))
-        added = _readings(journal, f"{f} added", lambda f=f, s=amount: edited.added(f, s))
-        speech = _readings(journal, f"{f} removed from speech", lambda f=f: edited_speech.removed(f))
-        found.append(
-            FeatureEffect(
-                feature=f,
-                chosen_by=by,
-                rate=round(float(count[f]) / one.store.rows, 7),
-                logistic=float(one.importances["logistic"][f]),
-                fisher=float(one.importances["fisher"][f]),
-                attribution=float(one.importances["attribution"][f]),
-                removed=effect(before, removed),
-                amount=amount,
-                added=effect(before, added),
-                speech=speech_effect(before_speech, speech, languages),
-            )
-        )
+    edited = FeatureEdits(parts.decoder, sae, parts.nonspeech, before)
+    edited_speech = FeatureEdits(parts.decoder, sae, parts.speech, before_speech)
+    count = np.bincount(one.features.indices, minlength=sae.config.d_sae)
+    found = _effects(one, count, edited, edited_speech, journal, config)
     return HallucinationResult(
         sae=one.name,
         model=one.store.model,
@@ -218,7 +207,41 @@ def _measured(
     )
 
 
-def _chosen(one: Compared, count: NDArray[np.intp], config: EffectConfig) -> dict[int, list[str]]:
+def _effects(
+    one: ComparedSAE,
+    count: NDArray[np.intp],
+    edited: FeatureEdits,
+    edited_speech: FeatureEdits,
+    journal: Journal,
+    config: EffectConfig,
+) -> list[FeatureEffect]:
+    """What each chosen feature does; ``count`` [F] are the frames of the store that features fire on."""
+    languages = [language_of(window) for window in edited_speech.windows]
+    mean = np.asarray(one.features.sum(0), np.float64).ravel() / np.maximum(count, 1)
+    found: list[FeatureEffect] = []
+    for f, by in tqdm(_chosen(one, count, config).items(), desc="effects", unit="feature"):
+        amount = config.factor * float(mean[f])
+        removed = _readings(journal, f"{f} removed", lambda f=f: edited.removed(f))
+        added = _readings(journal, f"{f} added", lambda f=f, s=amount: edited.added(f, s))
+        speech = _readings(journal, f"{f} removed from speech", lambda f=f: edited_speech.removed(f))
+        found.append(
+            FeatureEffect(
+                feature=f,
+                chosen_by=by,
+                rate=round(float(count[f]) / one.store.rows, 7),
+                logistic=float(one.importances["logistic"][f]),
+                fisher=float(one.importances["fisher"][f]),
+                attribution=float(one.importances["attribution"][f]),
+                removed=effect(edited.before, removed),
+                amount=amount,
+                added=effect(edited.before, added),
+                speech=speech_effect(edited_speech.before, speech, languages),
+            )
+        )
+    return found
+
+
+def _chosen(one: ComparedSAE, count: NDArray[np.intp], config: EffectConfig) -> dict[int, list[str]]:
     """The top features of each criterion that fire, and random ones, drawn by how often they fire."""
     chosen: dict[int, list[str]] = {}
     for name in CRITERIA:
@@ -244,9 +267,9 @@ def _read(decoder: TapDecoder, windows: Sequence[Window]) -> list[Reading]:
     return [decoder(window.frames()[None], [language_of(window)])[0] for window in windows]
 
 
-def _groups(found: Sequence[FeatureEffect]) -> list[Group]:
+def _groups(found: Sequence[FeatureEffect]) -> list[CriterionEffects]:
     at_random = [abs(f.added.d_no_speech) for f in found if RANDOM in f.chosen_by]
-    groups: list[Group] = []
+    groups: list[CriterionEffects] = []
     for name in (*CRITERIA, RANDOM):
         some = [f for f in found if name in f.chosen_by]
         if not some:
@@ -255,7 +278,7 @@ def _groups(found: Sequence[FeatureEffect]) -> list[Group]:
         spoken = [f.speech for f in some if f.speech]
         compared = name != RANDOM and len(at_random) > 1
         groups.append(
-            Group(
+            CriterionEffects(
                 name=name,
                 features=len(some),
                 d_no_speech=_median([f.removed.d_no_speech for f in some]),

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import spearmanr
 
 from ...audio.clips import Clip, spread
-from ...audio.units import SAMPLE_RATE
+from ...audio.units import ENCODER_FRAMES_PER_SECOND, SAMPLE_RATE
 from ...calibrate.attribution import SilenceObjective
 from ...calibrate.selection import (
     OTHER_FRAMES,
@@ -67,7 +67,7 @@ class Overlap(NamedTuple):
     """that a feature of b drawn at random is"""
 
 
-class Compared(NamedTuple):
+class ComparedSAE(NamedTuple):
     """One SAE with its features' importances."""
 
     name: str
@@ -81,7 +81,7 @@ def choose_windows(store: ActivationStore, speech: bool, count: int, seconds: fl
     found: dict[str, Clip] = {}
     starts: dict[str, int] = {}
     for window in store.windows:
-        if (window.domain == "speech") == speech and window.frames >= seconds * 50:
+        if (window.domain == "speech") == speech and window.frames >= seconds * ENCODER_FRAMES_PER_SECOND:
             key = f"{window.clip}@{window.start:g}"
             found[key] = _clip(window, key)
             starts[key] = round(window.start * SAMPLE_RATE)
@@ -167,7 +167,7 @@ def agreements(found: Importances, alive: NDArray[np.bool_], top: int) -> list[A
     return result
 
 
-def overlaps(saes: Sequence[Compared], top: int) -> list[Overlap]:
+def overlaps(saes: Sequence[ComparedSAE], top: int) -> list[Overlap]:
     """The top features of every SAE in every other. AnalysisError if they are of other recordings."""
     found: list[Overlap] = []
     for one in saes:
@@ -177,7 +177,7 @@ def overlaps(saes: Sequence[Compared], top: int) -> list[Overlap]:
     return found
 
 
-def _overlap(one: Compared, other: Compared, top: int) -> list[Overlap]:
+def _overlap(one: ComparedSAE, other: ComparedSAE, top: int) -> list[Overlap]:
     rows, other_rows = common_frames(one.store.windows, other.store.windows).rows()
     fires, other_fires = firing(one.features), firing(csr_matrix(other.features[other_rows]))
     found: list[Overlap] = []

@@ -118,7 +118,7 @@ class TapDecoder:
         return [Reading(*reading) for reading in zip(no_speech, end, texts, strict=True)]
 
 
-class Edited:
+class FeatureEdits:
     """Windows under edits of single features.
 
     ``removed`` and ``added`` give one reading a window; windows in which a feature doesn't fire are not
@@ -126,13 +126,13 @@ class Edited:
     """
 
     def __init__(self, decoder: TapDecoder, sae: SAE, windows: Sequence[Window], before: Sequence[Reading]):
-        self._decoder, self._sae, self._windows, self.before = decoder, sae, windows, list(before)
+        self._decoder, self._sae, self.windows, self.before = decoder, sae, windows, list(before)
 
     @torch.no_grad()
     def removed(self, feature: int) -> list[Reading]:
         """h − a_f d_f in every frame, padding too."""
         after, edited, places = list(self.before), list[Tensor](), list[int]()
-        for place, window in enumerate(self._windows):
+        for place, window in enumerate(self.windows):
             frames = window.frames()
             activation = self._activation(frames, feature)
             if activation.any():
@@ -145,7 +145,7 @@ class Edited:
     @torch.no_grad()
     def added(self, feature: int, amount: float) -> list[Reading]:
         """h + amount · d_f in every frame, padding too."""
-        edited = [window.frames() + amount * self._sae.W_dec[feature] for window in self._windows]
+        edited = [window.frames() + amount * self._sae.W_dec[feature] for window in self.windows]
         return self._readings(edited, range(len(edited)))
 
     def _activation(self, frames: Tensor, feature: int) -> Tensor:
@@ -157,7 +157,7 @@ class Edited:
     def _readings(self, edited: Sequence[Tensor], places: Sequence[int]) -> list[Reading]:
         if not edited:
             return []
-        return self._decoder(torch.stack(list(edited)), [language_of(self._windows[i]) for i in places])
+        return self._decoder(torch.stack(list(edited)), [language_of(self.windows[i]) for i in places])
 
 
 def language_of(window: Window) -> str:

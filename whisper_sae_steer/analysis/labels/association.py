@@ -12,17 +12,17 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import hypergeom
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from tqdm import tqdm
 
 from ...errors import AnalysisError
-from ..store.sparse import averaging, columns_of, fires, product, rows_of, shape_of
-from .thresholds import Sweep
+from ..store.sparse import averaging, columns_of, fires_anywhere, product, rows_of, shape_of
+from .thresholds import BestThresholds, Sweep
 
 
-class Found(NamedTuple):
+class LabelDetector(NamedTuple):
     """A feature as a detector of a label."""
 
     feature: int
@@ -53,7 +53,7 @@ class LabelFeatures(NamedTuple):
     """features whose corrected p is at most the level"""
     can_survive: bool
     """whether the label has groups enough for the smallest p there can be to survive the correction"""
-    features: tuple[Found, ...]
+    features: tuple[LabelDetector, ...]
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,14 @@ def find_features(
     """
     names = _searchable(labels, groups)
     first_half = halves(labels, groups, seed)
-    sweep, back = Sweep(rows_of(features, first_half)), rows_of(features, ~first_half).tocsc()
-    alive = np.flatnonzero(fires(features))
+    sweep, back = Sweep(rows_of(features, first_half)), csc_matrix(rows_of(features, ~first_half))
+    alive = np.flatnonzero(fires_anywhere(features))
     p = group_tests(columns_of(features, alive), labels, groups, names)
     corrected = _holm(p)
     found: list[LabelFeatures] = []
     for number, name in enumerate(tqdm(names, desc="search", unit="label")):
-        best = sweep.best(labels[first_half] == name)
-        order = np.lexsort((-best.average_precision[alive], -best.f1[alive]))[:top]
-        is_label = labels[~first_half] == name
-        rows: list[Found] = []
-        for place in order[best.f1[alive[order]] > 0]:
-            feature = int(alive[place])
-            activation = back[:, [feature]].toarray().ravel()
-            judged = _judge(activation, float(best.threshold[feature]), is_label)
-            tested = float(p[number, place]), float(corrected[number, place])
-            rows.append(Found(feature, *judged, float(best.f1[feature]), *tested))
+        best, is_label = sweep.best(labels[first_half] == name), labels[~first_half] == name
+        detectors = _detectors(best, alive, top, back, is_label, p[number], corrected[number])
         fitted, held_back = (len(set(groups[half & (labels == name)])) for half in (first_half, ~first_half))
         found.append(
             LabelFeatures(
@@ -115,7 +107,7 @@ def find_features(
                 share=float(is_label.mean()),
                 survivors=int((corrected[number] <= level).sum()),
                 can_survive=p.size <= level * comb(_count(labels, groups), fitted + held_back),
-                features=tuple(rows),
+                features=tuple(detectors),
             )
         )
     return Search(
@@ -129,6 +121,27 @@ def find_features(
         level=level,
         survivors=int((corrected <= level).any(0).sum()),
     )
+
+
+def _detectors(
+    best: BestThresholds,
+    alive: NDArray[np.intp],
+    top: int,
+    held_back: csc_matrix,
+    is_label: NDArray[np.bool_],
+    p: NDArray[np.float64],
+    corrected: NDArray[np.float64],
+) -> list[LabelDetector]:
+    """The features with the best F1, judged on the units held back [n, F]; ``p`` are of those ``alive``."""
+    order = np.lexsort((-best.average_precision[alive], -best.f1[alive]))[:top]
+    found: list[LabelDetector] = []
+    for place in order[best.f1[alive[order]] > 0]:
+        feature = int(alive[place])
+        activation = held_back[:, [feature]].toarray().ravel()
+        judged = _judge(activation, float(best.threshold[feature]), is_label)
+        tested = float(p[place]), float(corrected[place])
+        found.append(LabelDetector(feature, *judged, float(best.f1[feature]), *tested))
+    return found
 
 
 def halves(labels: NDArray[np.str_], groups: NDArray[np.str_], seed: int = 0) -> NDArray[np.bool_]:

@@ -9,9 +9,9 @@ from scipy.sparse import csr_matrix
 
 from ...errors import AnalysisError
 from ...reports.page import aligned, heading, paragraph, percent, table
-from ..store.activations import add_store_arguments, chosen_sae
+from ..store.arguments import add_store_arguments, chosen_sae
 from ..store.labelling import add_target_arguments, choose_units, target
-from .probing import KS, Probing, Score, probe_curve
+from .probing import KS, ProbeScore, Probing, probe_curve
 from .ranking import RANKINGS
 
 TITLE = "Sparse probing"
@@ -140,7 +140,7 @@ def _curve_rows(probing: Probing) -> list[tuple[str, ...]]:
     ]
 
 
-def _row(name: str, k: int, score: Score) -> tuple[str, ...]:
+def _row(name: str, k: int, score: ProbeScore) -> tuple[str, ...]:
     return (
         name,
         str(k),

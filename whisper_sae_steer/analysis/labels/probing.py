@@ -18,8 +18,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from tqdm import tqdm
 
-from ..store.labelling import Labelled
-from ..store.sparse import columns_of, fires, rows_of, shape_of
+from ..store.labelling import LabelledUnits
+from ..store.sparse import columns_of, fires_anywhere, rows_of, shape_of
 from .ranking import RANKINGS, best_first
 
 KS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -28,7 +28,7 @@ RESAMPLES = 1000
 Matrix = csr_matrix | NDArray[np.float32]
 
 
-class Score(NamedTuple):
+class ProbeScore(NamedTuple):
     """How good predictions are; intervals are 95%, by bootstrap over groups."""
 
     accuracy: float
@@ -40,23 +40,23 @@ class Score(NamedTuple):
     """accuracy on the units of each label"""
 
 
-class Point(NamedTuple):
+class ProbePoint(NamedTuple):
     """A probe on the k best features."""
 
     ranking: str
     k: int
-    score: Score
+    score: ProbeScore
 
 
 @dataclass(frozen=True)
 class Probing:
     """Probes on features, on all of the dense activations, and what always saying one label gets."""
 
-    points: tuple[Point, ...]
-    everything: Score
+    points: tuple[ProbePoint, ...]
+    everything: ProbeScore
     """all features that fired on the other folds"""
-    dense: Score
-    majority: Score
+    dense: ProbeScore
+    majority: ProbeScore
     """the label most frequent on the other folds"""
     alive: int
     """features that fired on these units"""
@@ -78,14 +78,14 @@ class Fold(NamedTuple):
 def probe_curve(
     features: csr_matrix,
     dense: NDArray[np.float32],
-    units: Labelled,
+    units: LabelledUnits,
     ks: Sequence[int] = KS,
     folds: int = 5,
     rankings: Sequence[str] = tuple(RANKINGS),
 ) -> Probing:
     """Probes on the best k of features [n, F], and on dense activations [n, d], of labelled units [n]."""
     labels = units.labels
-    alive = int(fires(features).sum())
+    alive = int(fires_anywhere(features).sum())
     ks = sorted({k for k in ks if k < alive})
     predicted = {(ranking, k): labels.copy() for ranking in rankings for k in ks}
     everything, of_dense, majority = labels.copy(), labels.copy(), labels.copy()
@@ -103,7 +103,7 @@ def probe_curve(
             majority[fold.test] = most_frequent(fit_labels)
             progress.update(2)
     return Probing(
-        points=tuple(Point(*key, score(units, guess)) for key, guess in predicted.items()),
+        points=tuple(ProbePoint(*key, score(units, guess)) for key, guess in predicted.items()),
         everything=score(units, everything),
         dense=score(units, of_dense),
         majority=score(units, majority),
@@ -115,7 +115,7 @@ def probe_curve(
     )
 
 
-def deal(units: Labelled, folds: int, seed: int = 0) -> Iterator[Fold]:
+def deal(units: LabelledUnits, folds: int, seed: int = 0) -> Iterator[Fold]:
     """Deal the groups to folds, each label's as evenly as can be."""
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fit, test in splitter.split(np.zeros(len(units.labels)), units.labels, units.groups):
@@ -143,7 +143,7 @@ def most_frequent(labels: NDArray[np.str_]) -> str:
     return str(names[counts.argmax()])
 
 
-def score(units: Labelled, predicted: NDArray[np.str_], seed: int = 0) -> Score:
+def score(units: LabelledUnits, predicted: NDArray[np.str_], seed: int = 0) -> ProbeScore:
     """Score predictions [n]."""
     names, label = np.unique(units.labels, return_inverse=True)
     groups, group = np.unique(units.groups, return_inverse=True)
@@ -154,7 +154,7 @@ def score(units: Labelled, predicted: NDArray[np.str_], seed: int = 0) -> Score:
     drawn = np.random.default_rng(seed).multinomial(len(groups), [1 / len(groups)] * len(groups), RESAMPLES)
     recall = right.sum(0) / counts.sum(0)
     accuracies, balanced = _accuracies(drawn @ counts, drawn @ right)
-    return Score(
+    return ProbeScore(
         float(right.sum() / counts.sum()),
         _interval(accuracies),
         float(recall.mean()),

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import MaxAbsScaler
 
-from ..store.sparse import averaging, fires, product, shape_of
+from ..store.sparse import averaging, fires_anywhere, product, shape_of
 
 L1_STRENGTH = 1e-3
 """leaves a label 1 to 2% of the features; ten times weaker, probes on the 50 best phone features do worse"""
@@ -38,7 +38,7 @@ def l1_scores(features: csr_matrix, labels: NDArray[np.str_], seed: int = 0) -> 
 
 def random_scores(features: csr_matrix, labels: NDArray[np.str_], seed: int = 0) -> NDArray[np.float64]:
     """Random scores in 0…1 of features that fire, 0 of those that don't: [F]."""
-    return fires(features) * (1 - np.random.default_rng(seed).random(shape_of(features)[1]))
+    return fires_anywhere(features) * (1 - np.random.default_rng(seed).random(shape_of(features)[1]))
 
 
 Ranking = Callable[[csr_matrix, NDArray[np.str_]], NDArray[np.float64]]

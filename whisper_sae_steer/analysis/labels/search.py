@@ -10,7 +10,8 @@ from scipy.sparse import csr_matrix
 
 from ...errors import AnalysisError
 from ...reports.page import aligned, heading, paragraph, percent, table
-from ..store.activations import Window, add_store_arguments, chosen_sae
+from ..store.activations import Window
+from ..store.arguments import add_store_arguments, chosen_sae
 from ..store.labelling import LEVELS, TARGETS, labelled_windows
 from ..store.sparse import rows_of, shape_of
 from .association import LabelFeatures, Search, find_features

@@ -9,7 +9,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from ..store.sparse import shape_of
 
 
-class Best(NamedTuple):
+class BestThresholds(NamedTuple):
     """The best threshold of every feature: it says yes where its activation is at least that."""
 
     f1: NDArray[np.float64]
@@ -45,14 +45,14 @@ class Sweep:
         self._yes = self._end + 1 - self._first[self._column]
         self._alive, self._start = np.unique(self._column, return_index=True)
 
-    def best(self, is_label: NDArray[np.bool_]) -> Best:
+    def best(self, is_label: NDArray[np.bool_]) -> BestThresholds:
         """Best thresholds for one label against the rest: ``is_label`` [units], at least one of them."""
         positives = int(is_label.sum())
         hits = np.concatenate([[0], np.cumsum(is_label[self._unit])])
         right = hits[self._end + 1] - hits[self._first[self._column]]
         f1 = 2 * right / (self._yes + positives)
         precision = np.full(self.width, positives / self.units)
-        best = Best(np.zeros(self.width), np.full(self.width, np.inf), precision)
+        best = BestThresholds(np.zeros(self.width), np.full(self.width, np.inf), precision)
         if not len(self._start):
             return best
         best.f1[self._alive] = np.maximum.reduceat(f1, self._start)

@@ -16,9 +16,10 @@ from ...errors import AnalysisError
 from ...files import write_text
 from ...reports.page import aligned, heading, paragraph, percent, points, table
 from ..results import plain
-from ..store.activations import ActivationStore, add_store_arguments, chosen_sae
-from ..store.labelling import Labelled, add_target_arguments, choose_units, target
-from .unlearning import Erasure, Goal, Step, Unlearned, unlearn
+from ..store.activations import ActivationStore
+from ..store.arguments import add_store_arguments, chosen_sae
+from ..store.labelling import LabelledUnits, add_target_arguments, choose_units, target
+from .unlearning import Erasure, ErasureGoal, ErasureStep, Unlearned, unlearn
 
 TITLE = "Unlearning"
 QUESTION = (
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> UnlearnResult:
 
 
 def _label(
-    folder: Path, key: str, name: str, features: csr_matrix, units: Labelled, args: argparse.Namespace
+    folder: Path, key: str, name: str, features: csr_matrix, units: LabelledUnits, args: argparse.Namespace
 ) -> Unlearned:
     """What an earlier call found of a label, or what this one does."""
     path = folder / f"{hashlib.sha256(f'{key} {name}'.encode()).hexdigest()[:16]}.json"
@@ -104,17 +105,17 @@ def _read(path: Path) -> Unlearned | None:
 def _erasure(found: Any) -> Erasure | None:
     if found is None:
         return None
-    gone, halved = Goal(**found["gone"]), Goal(**found["halved"])
+    gone, halved = ErasureGoal(**found["gone"]), ErasureGoal(**found["halved"])
     return Erasure(gone, halved, tuple(map(_step, found["curve"])))
 
 
-def _step(found: Any) -> Step:
+def _step(found: Any) -> ErasureStep:
     low, high = found["interval"]
-    return Step(found["erased"], found["balanced_accuracy"], (low, high))
+    return ErasureStep(found["erased"], found["balanced_accuracy"], (low, high))
 
 
 def _key(
-    store: ActivationStore, sae: str, features: csr_matrix, units: Labelled, args: argparse.Namespace
+    store: ActivationStore, sae: str, features: csr_matrix, units: LabelledUnits, args: argparse.Namespace
 ) -> str:
     """Hash of all that a label's result depends on."""
     digest = hashlib.sha256(f"{store.key} {sae} {args.folds} {args.chance} {features.shape}".encode())
@@ -230,7 +231,7 @@ def _row(label: Unlearned) -> tuple[str, ...]:
     )
 
 
-def _loss(label: Unlearned, goal: Goal | None) -> float | None:
+def _loss(label: Unlearned, goal: ErasureGoal | None) -> float | None:
     if goal is None or goal.others is None or label.others_before is None:
         return None
     return goal.others - label.others_before

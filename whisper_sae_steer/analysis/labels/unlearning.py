@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ...calibrate.selection import FrameSample, fit_logistic
-from ..store.labelling import Labelled
-from ..store.sparse import columns_of, fires, rows_of, shape_of
+from ..store.labelling import LabelledUnits
+from ..store.sparse import columns_of, fires_anywhere, rows_of, shape_of
 from .probing import Fold, deal, predict, score, sparse_probe
 from .ranking import RANKINGS, best_first, fisher_scores
 
@@ -22,7 +22,7 @@ REST = ""
 """what the others are called"""
 
 
-class Step(NamedTuple):
+class ErasureStep(NamedTuple):
     """The classifier after some features were erased."""
 
     erased: int
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     """95%, by bootstrap over groups"""
 
 
-class Goal(NamedTuple):
+class ErasureGoal(NamedTuple):
     """What it takes to come down to some balanced accuracy."""
 
     accuracy: float
@@ -44,11 +44,11 @@ class Goal(NamedTuple):
 class Erasure(NamedTuple):
     """Erasing in one order."""
 
-    gone: Goal
+    gone: ErasureGoal
     """near chance"""
-    halved: Goal
+    halved: ErasureGoal
     """midway between the accuracy before and 0.5"""
-    curve: tuple[Step, ...]
+    curve: tuple[ErasureStep, ...]
     """in order of features erased, from none on"""
 
 
@@ -61,7 +61,7 @@ class Unlearned(NamedTuple):
     alive: int
     """features that fired; none of the others can be erased"""
     features: int
-    before: Step
+    before: ErasureStep
     others_before: float | None
     """balanced accuracy among the other labels with all features"""
     first: tuple[int, ...]
@@ -74,7 +74,7 @@ class Unlearned(NamedTuple):
 
 def unlearn(
     features: csr_matrix,
-    units: Labelled,
+    units: LabelledUnits,
     label: str,
     chance: float = 0.55,
     folds: int = 5,
@@ -84,7 +84,7 @@ def unlearn(
 
     ``tick`` is called after each step.
     """
-    concept = _Concept(features, units, label, folds)
+    concept = _LabelAgainstRest(features, units, label, folds)
     before = concept.step({}, 0)
     found = before.balanced_accuracy > chance
     erased = {name: concept.erase(name, before, chance, tick) for name in ("fisher", "random") if found}
@@ -104,8 +104,12 @@ def unlearn(
 
 
 def descend(
-    step: Callable[[int], Step], before: Step, alive: int, goals: Sequence[float], precision: float = 0.02
-) -> tuple[Step, ...]:
+    step: Callable[[int], ErasureStep],
+    before: ErasureStep,
+    alive: int,
+    goals: Sequence[float],
+    precision: float = 0.02,
+) -> tuple[ErasureStep, ...]:
     """For each goal, erase 1, 2, 4, … features until a step is at or below it, then halve the gap.
 
     The counts are exact to ``precision`` of themselves, as far as accuracy falls with each feature. With
@@ -132,15 +136,15 @@ Orders = dict[int, NDArray[np.intp]]
 """order of erasing by number of the fold; each is ranked on the other folds"""
 
 
-class _Concept:
+class _LabelAgainstRest:
     """One label against the rest, on folds of all labels."""
 
-    def __init__(self, features: csr_matrix, units: Labelled, label: str, folds: int):
+    def __init__(self, features: csr_matrix, units: LabelledUnits, label: str, folds: int):
         self.features, self.units = features, units
         self.folds = list(deal(units, folds))
         is_label = units.labels == label
         self.one = units._replace(labels=np.where(is_label, label, REST))
-        self._fires = fires(features)
+        self._fires = fires_anywhere(features)
         self.alive = int(self._fires.sum())
         self._label = label
 
@@ -153,24 +157,24 @@ class _Concept:
             orders[number] = best_first(np.where(self._fires, scores, -1))
         return orders
 
-    def erase(self, name: str, before: Step, chance: float, tick: Callable[[], object]) -> Erasure:
+    def erase(self, name: str, before: ErasureStep, chance: float, tick: Callable[[], object]) -> Erasure:
         """Erase in one order until the label is gone."""
         orders = self.orders(name)
         halfway = (before.balanced_accuracy + 0.5) / 2
 
-        def step(count: int) -> Step:
+        def step(count: int) -> ErasureStep:
             tick()
             return self.step(orders, count)
 
         curve = descend(step, before, self.alive, (halfway, chance))
 
-        def reached(goal: float) -> Goal:
+        def reached(goal: float) -> ErasureGoal:
             count = min(step.erased for step in curve if step.balanced_accuracy <= goal)
-            return Goal(goal, count, self.others(orders, count))
+            return ErasureGoal(goal, count, self.others(orders, count))
 
         return Erasure(reached(chance), reached(halfway), curve)
 
-    def step(self, orders: Orders, count: int) -> Step:
+    def step(self, orders: Orders, count: int) -> ErasureStep:
         """The classifier on what is left after ``count`` features went."""
         predicted = np.full_like(self.one.labels, REST)
         for number, fold in enumerate(self.folds):
@@ -179,7 +183,7 @@ class _Concept:
                 _classify(left, self.one.labels == self._label, fold), self._label, REST
             )
         result = score(self.one, predicted)
-        return Step(count, result.balanced_accuracy, result.balanced_interval)
+        return ErasureStep(count, result.balanced_accuracy, result.balanced_interval)
 
     def others(self, orders: Orders, count: int) -> float | None:
         """Balanced accuracy among the other labels on what is left."""

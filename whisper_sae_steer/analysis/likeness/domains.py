@@ -8,9 +8,11 @@ import numpy as np
 from matplotlib.patches import Circle
 from tqdm import tqdm
 
+from ...audio.units import ENCODER_FRAMES_PER_SECOND
 from ...commands.fields import add_fields, from_fields
 from ...reports.page import aligned, image, paragraph, percent, table
-from ..store.activations import ActivationStore, open_sae, order_of_tap
+from ..store.activations import ActivationStore, order_of_tap
+from ..store.arguments import add_stores_argument, chosen_saes
 from .embedding import embed
 from .specialisation import NOBODY, DomainOptions, Level, Specialisation, specialise
 
@@ -18,6 +20,7 @@ TITLE = "Domains"
 QUESTION = "Which features fire for speech, for music, for other sound, and in which layers?"
 HEIGHT = 5.6
 COLOURS = {"speech": "#1f77b4", "music": "#ff7f0e", "sound": "#2ca02c", "shared": "#bbbbbb"}
+FRAMES_A_MINUTE = 60 * ENCODER_FRAMES_PER_SECOND
 LEVELS = {"frames": "-", "windows": "--"}
 
 
@@ -65,11 +68,8 @@ def domains(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "stores",
-        nargs="+",
-        metavar="STORE[:SAE]",
-        help="folder that `analyze encode` made, and which of its SAEs; several, of other layers: a curve",
+    add_stores_argument(
+        parser, "folder that `analyze encode` made, and which of its SAEs; several, of other layers: a curve"
     )
     add_fields(parser, DomainOptions)
     parser.add_argument(
@@ -78,8 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Domains:
-    sources = [open_sae(source) for source in args.stores]
-    return domains(sources, from_fields(args, DomainOptions), args.map)
+    return domains(chosen_saes(args), from_fields(args, DomainOptions), args.map)
 
 
 def text(result: Domains) -> list[str]:
@@ -162,7 +161,7 @@ def _rows(result: Domains) -> list[list[str]]:
 
 def _size_rows(result: Domains) -> list[list[str]]:
     return [
-        [_name(one), size.domain, str(size.windows), str(size.groups), f"{size.frames / 3000:.1f}"]
+        [_name(one), size.domain, str(size.windows), str(size.groups), f"{size.frames / FRAMES_A_MINUTE:.1f}"]
         for one in result.saes
         for size in one.found.sizes
     ]

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ...errors import AnalysisError
 from ...reports.page import aligned, paragraph, percent, table
-from ..store.activations import ActivationStore, open_sae
+from ..store.activations import ActivationStore
+from ..store.arguments import add_stores_argument, chosen_saes
 from ..store.common_frames import common_frames
 from ..store.overlap import SAME_IOU
 from .comparison import (
@@ -54,7 +55,7 @@ DUPLICATES_NOTE = (
 )
 
 
-class Pair(NamedTuple):
+class SAEPair(NamedTuple):
     """Two SAEs compared on the same recordings."""
 
     a: str
@@ -73,7 +74,7 @@ class Stability(NamedTuple):
     """Result of :func:`stability`."""
 
     thresholds: tuple[float, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[SAEPair, ...]
     duplicates: tuple[Duplicates, ...]
 
 
@@ -84,7 +85,7 @@ def stability(sources: Sequence[tuple[ActivationStore, str]]) -> Stability:
     """
     names = _names(sources)
     duplicates: list[Duplicates] = []
-    pairs: list[Pair] = []
+    pairs: list[SAEPair] = []
     total = len(sources) * (len(sources) + 1) // 2
     with tqdm(total=total, desc="stability", unit="pair") as progress:
         for name, (store, sae) in zip(names, sources, strict=True):
@@ -96,7 +97,7 @@ def stability(sources: Sequence[tuple[ActivationStore, str]]) -> Stability:
     return Stability(THRESHOLDS, tuple(pairs), tuple(duplicates))
 
 
-def _compare(a: str, one: tuple[ActivationStore, str], b: str, other: tuple[ActivationStore, str]) -> Pair:
+def _compare(a: str, one: tuple[ActivationStore, str], b: str, other: tuple[ActivationStore, str]) -> SAEPair:
     (store_a, name_a), (store_b, name_b) = one, other
     common = common_frames(store_a.windows, store_b.windows)
     sae_a, sae_b = store_a.sae(name_a), store_b.sae(name_b)
@@ -105,20 +106,17 @@ def _compare(a: str, one: tuple[ActivationStore, str], b: str, other: tuple[Acti
     if store_a.fingerprint == store_b.fingerprint:
         kind = "same activations" if sae_a.config.tap == sae_b.config.tap else "other layer"
     cosine = compare_directions(sae_a, sae_b, found) if kind == "same activations" else None
-    return Pair(a, b, kind, len(common.frames), int(common.frames.sum()), *found, cosine)
+    return SAEPair(a, b, kind, len(common.frames), int(common.frames.sum()), *found, cosine)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "stores",
-        nargs="+",
-        metavar="STORE[:SAE]",
-        help="folder that `analyze encode` made, and which of its SAEs; several: all pairs are compared",
+    add_stores_argument(
+        parser, "folder that `analyze encode` made, and which of its SAEs; several: all pairs are compared"
     )
 
 
 def run(args: argparse.Namespace) -> Stability:
-    return stability([open_sae(source) for source in args.stores])
+    return stability(chosen_saes(args))
 
 
 def text(result: Stability) -> list[str]:
@@ -143,7 +141,7 @@ def plot(result: Stability, figure: Any) -> None:
 
 
 def section(result: Stability) -> list[str]:
-    parts = [paragraph(line) for line in _answers(result)]
+    parts: list[str] = [paragraph(line) for line in _answers(result)]
     if result.pairs:
         parts.append(table(PAIRS_HEAD, [row for pair in result.pairs for row in _pair_rows(pair)]))
         parts.append(paragraph(PAIRS_NOTE, small=True))
@@ -191,11 +189,11 @@ def _answers(result: Stability) -> list[str]:
     return found or doubles
 
 
-def _sides(pair: Pair) -> list[tuple[str, str, BestMatches]]:
+def _sides(pair: SAEPair) -> list[tuple[str, str, BestMatches]]:
     return [(pair.a, pair.b, pair.a_in_b), (pair.b, pair.a, pair.b_in_a)]
 
 
-def _pair_rows(pair: Pair) -> list[list[str]]:
+def _pair_rows(pair: SAEPair) -> list[list[str]]:
     rows: list[list[str]] = []
     for a, b, side in _sides(pair):
         both = [percent(pair.one_to_one.coverage), percent(pair.cosine.shared if pair.cosine else None)]

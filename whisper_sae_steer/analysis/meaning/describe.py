@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from ...errors import AnalysisError
 from ...reports.page import aligned, paragraph, percent, table
-from ..store.activations import ActivationStore, add_store_arguments, chosen_sae
+from ..store.activations import ActivationStore
+from ..store.arguments import add_store_arguments, chosen_sae
 from ..store.journal import Journal
 from ..store.sparse import shape_of
 from .describers import CommandDescriber, Describer, LabelDescriber
-from .scoring import GOOD, DescribeConfig, Described, Scores, score, scores
+from .scoring import GOOD, DescribeConfig, Described, ScoreSummary, score, summarise
 from .spans import cut, evidence_of, held_back_windows
 
 TITLE = "Features in words"
@@ -38,10 +39,10 @@ class DescribeResult(NamedTuple):
     """described from"""
     held_back: int
     """windows of other recordings and speakers, predicted"""
-    detection: Scores
-    fuzzing: Scores
-    shuffled: Scores
-    spearman: Scores
+    detection: ScoreSummary
+    fuzzing: ScoreSummary
+    shuffled: ScoreSummary
+    spearman: ScoreSummary
     features: list[Described]
 
 
@@ -116,10 +117,10 @@ def describe(
         describer=name,
         windows=int((~held).sum()),
         held_back=int(held.sum()),
-        detection=scores([one.score for one in found]),
-        fuzzing=scores([one.fuzzing for one in found]),
-        shuffled=scores([one.shuffled for one in found]),
-        spearman=scores([one.spearman for one in found]),
+        detection=summarise([one.score for one in found]),
+        fuzzing=summarise([one.fuzzing for one in found]),
+        shuffled=summarise([one.shuffled for one in found]),
+        spearman=summarise([one.spearman for one in found]),
         features=found,
     )
 
@@ -171,7 +172,7 @@ def _table(result: DescribeResult) -> list[list[str]]:
     return rows
 
 
-def _scores_of(result: DescribeResult) -> tuple[Scores, ...]:
+def _scores_of(result: DescribeResult) -> tuple[ScoreSummary, ...]:
     return result.detection, result.fuzzing, result.shuffled, result.spearman
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from ...errors import AnalysisError
 from ..results import plain
 from ..store.excerpts import Excerpt
-from .sound import Sound
+from .sound import SoundSummary
 
 SCALE_DB = 10.0
 """loudness that speaks clearly for or against a band"""
@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
     """for each label the share of its spans in which the feature fires"""
     domains: Mapping[str, float]
     """the same for speech, music and sound"""
-    sound: Sound
+    sound: SoundSummary
     """around its activations"""
     excerpts: Sequence[Excerpt]
     """where it is strongest, at most one a recording"""

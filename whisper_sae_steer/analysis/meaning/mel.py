@@ -19,18 +19,20 @@ from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...files import write_atomically
 from ...reports.page import aligned, heading, paragraph, percent, table
-from ..store.activations import ActivationStore, add_store_arguments, chosen_sae
-from ..store.excerpts import Excerpt, player, recordings, top_excerpts
+from ..store.activations import ActivationStore
+from ..store.arguments import add_store_arguments, chosen_sae
+from ..store.excerpts import Excerpt, count_recordings, player, top_excerpts
 from ..store.sparse import shape_of
 from .sound import (
-    BANDS,
+    BAND_WORDS,
     CLEAR_DB,
-    COURSES,
+    COURSE_WORDS,
     DECIBELS,
     HIGH_HZ,
-    LEVELS,
+    LEVEL_WORDS,
     LOW_HZ,
-    Sound,
+    OFFSETS,
+    SoundSummary,
     activation_seconds,
     band_hz,
     describe_sound,
@@ -41,8 +43,6 @@ TITLE = "What features sound like"
 QUESTION = "What does the sound around a feature's activations have in common?"
 HEIGHT = 6.0
 
-OFFSETS = tuple(range(-24, 25, 2))
-"""frames around an activation, half a second each way"""
 MEANS = "mel.safetensors"
 SHOWN, PLAYERS = 12, 3
 
@@ -71,7 +71,7 @@ class MelFeature(NamedTuple):
     """recordings or speakers it fires in"""
     seconds: float
     """mean length of an uninterrupted activation"""
-    sound: Sound | None
+    sound: SoundSummary | None
     excerpts: list[Excerpt]
     """strongest first"""
 
@@ -138,7 +138,7 @@ def _features(
     strongest = features.max(0).toarray().ravel()
     lasting = activation_seconds(features, numbers)
     examples = top_excerpts(features, store.windows, excerpts)
-    groups = recordings(features, store.windows)
+    groups = count_recordings(features, store.windows)
     return [
         MelFeature(
             feature=f,
@@ -194,7 +194,7 @@ def _answer(result: MelResult) -> str:
 
     return (
         f"{result.sae}: {len(found)} of {len(result.features)} features fire. Of their sounds"
-        f" {counts(LEVELS)}; {counts(BANDS)}; {counts(COURSES)}."
+        f" {counts(LEVEL_WORDS)}; {counts(BAND_WORDS)}; {counts(COURSE_WORDS)}."
     )
 
 
@@ -225,7 +225,8 @@ def _ticks(hz: NDArray[np.float32]) -> tuple[list[float], list[str]]:
 
 
 def section(result: MelResult) -> list[str]:
-    parts = [paragraph(_answer(result)), table(_HEAD, _rows(result)), paragraph(_notes(result), small=True)]
+    answer, notes = paragraph(_answer(result)), paragraph(_notes(result), small=True)
+    parts: list[str] = [answer, table(_HEAD, _rows(result)), notes]
     for f in result.shown[: SHOWN // 2]:
         parts += [heading(f"Feature {f}", 3), *(player(e) for e in result.features[f].excerpts[:PLAYERS])]
     return parts

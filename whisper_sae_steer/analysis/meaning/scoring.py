@@ -51,7 +51,7 @@ class Described(NamedTuple):
     inactive: int
 
 
-class Scores(NamedTuple):
+class ScoreSummary(NamedTuple):
     """One kind of score over the features that have it; None without any."""
 
     features: int
@@ -126,10 +126,10 @@ def _spread(
     return [i for _, i in ranked[:count]]
 
 
-def scores(values: Sequence[float | None]) -> Scores:
+def summarise(values: Sequence[float | None]) -> ScoreSummary:
     """What the features that have a score have."""
     known = [value for value in values if value is not None]
     if not known:
-        return Scores(0, None, None, None)
+        return ScoreSummary(0, None, None, None)
     low, median, high = np.percentile(known, [25, 50, 75]).tolist()
-    return Scores(len(known), median, (low, high), sum(value >= GOOD for value in known) / len(known))
+    return ScoreSummary(len(known), median, (low, high), sum(value >= GOOD for value in known) / len(known))

@@ -21,11 +21,20 @@ CLEAR_DB = 3.0
 """what counts as louder, quieter or a change over time"""
 FLAT_DB = 1.0
 """no band stands out by more: the sound is broad"""
-LEVELS, BANDS = ("loud", "quiet"), ("low", "middle", "high", "broad")
-COURSES = ("onset", "end", "burst", "sustained")
+LEVEL_WORDS = ("loud", "quiet")
+BAND_WORDS = ("low", "middle", "high", "broad")
+COURSE_WORDS = ("onset", "end", "burst", "sustained")
+OFFSETS = tuple(range(-24, 25, 2))
+"""Frames from an activation at which its surroundings are averaged: half a second each way."""
+AT_ACTIVATION = 2
+"""Frames from an activation that still count as the activation itself."""
+BESIDE = 15
+"""Frames before and after an activation between which its sound rises: 0.3 s."""
+FAR_AWAY = 20
+"""Frames from an activation from which on its sound is that of the surroundings: 0.4 s."""
 
 
-class Sound(NamedTuple):
+class SoundSummary(NamedTuple):
     """A mean log-mel in a few numbers. Levels are relative to the mean of all frames."""
 
     peak_hz: float
@@ -43,7 +52,7 @@ class Sound(NamedTuple):
     contrast_db: float
     """the activation minus what is 0.4 to 0.5 s away from it"""
     words: str
-    """of LEVELS (or none), BANDS and COURSES, separated by spaces"""
+    """of LEVEL_WORDS (or none), BAND_WORDS and COURSE_WORDS, separated by spaces"""
 
 
 def mean_mels(
@@ -68,24 +77,26 @@ def mean_mels(
     return means
 
 
-def describe_sound(difference: NDArray[np.float32], offsets: Sequence[int]) -> Sound:
+def describe_sound(difference: NDArray[np.float32], offsets: Sequence[int]) -> SoundSummary:
     """Numbers and words of a mean log-mel [O, 80] relative to the average."""
     decibels, at, hz = DECIBELS * difference.astype(np.float64), np.asarray(offsets), band_hz()
-    spectrum, course = decibels[np.abs(at) <= 2].mean(0), decibels.mean(1)
+    spectrum, course = decibels[np.abs(at) <= AT_ACTIVATION].mean(0), decibels.mean(1)
     level = float(spectrum.mean())
     relative = spectrum - level
     peak = int(relative.argmax())
     first, last = _run_around(relative >= 0.5 * relative[peak], peak)
     louder = np.maximum(relative, np.finfo(np.float64).tiny)
     centroid = float(np.interp(louder @ np.arange(len(hz)) / louder.sum(), np.arange(len(hz)), hz))
-    rise = float(course[(at >= 0) & (at <= 15)].mean() - course[(at < 0) & (at >= -15)].mean())
-    contrast = float(course[np.abs(at) <= 2].mean() - course[np.abs(at) >= 20].mean())
+    after, before = (at >= 0) & (at <= BESIDE), (at < 0) & (at >= -BESIDE)
+    rise = float(course[after].mean() - course[before].mean())
+    near, far = np.abs(at) <= AT_ACTIVATION, np.abs(at) >= FAR_AWAY
+    contrast = float(course[near].mean() - course[far].mean())
     words = [
         *(["loud"] if level > CLEAR_DB else ["quiet"] if level < -CLEAR_DB else []),
         "broad" if relative[peak] < FLAT_DB else band_word(float(hz[peak])),
         course_word(rise, contrast),
     ]
-    return Sound(
+    return SoundSummary(
         peak_hz=round(float(hz[peak]), 1),
         low_hz=round(float(hz[first]), 1),
         high_hz=round(float(hz[last]), 1),

@@ -21,7 +21,7 @@ SPAN_FRAMES = ENCODER_FRAMES_PER_SECOND
 """A span is a second; what is left of a window is one if it is at least half as long."""
 PARTS = 3
 """Recordings are split into so many parts, of which one is held back."""
-OFFSETS = (-22, -12, -6, -2, 0, 2, 6, 12, 22)
+WORD_OFFSETS = (-22, -12, -6, -2, 0, 2, 6, 12, 22)
 """Places, in frames from an activation, whose sound is put into words."""
 EXCERPTS = 5
 """Excerpts of a feature that a describer gets, at most."""
@@ -129,7 +129,7 @@ def evidence_of(
     """What the windows ``which``, cut into ``spans``, tell of a feature."""
     rows = np.flatnonzero(np.repeat(which, [w.frames for w in store.windows]))
     part = csr_matrix(features[rows])
-    means = mean_mels(part, store.mel()[rows], store.window_numbers()[rows], OFFSETS)
+    means = mean_mels(part, store.mel()[rows], store.window_numbers()[rows], WORD_OFFSETS)
     excerpts = top_excerpts(
         part, [w for w, chosen in zip(store.windows, which, strict=True) if chosen], EXCERPTS
     )
@@ -142,7 +142,7 @@ def evidence_of(
                 name: round(float(share[feature]), 4) for name, share in labels.items() if share[feature]
             },
             domains={name: round(float(share[feature]), 4) for name, share in domains.items()},
-            sound=describe_sound(means[feature], OFFSETS),
+            sound=describe_sound(means[feature], WORD_OFFSETS),
             excerpts=excerpts[feature],
         )
 

@@ -5,7 +5,6 @@ A store is one folder: ``index.json``, ``frames/part-NNNNN.safetensors`` with th
 all of them is the same 20 ms of audio. Padding is left out.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class Window(NamedTuple):
         return slice(self.first, self.first + self.frames)
 
 
-class Part(NamedTuple):
+class FramesFile(NamedTuple):
     """One file of frames."""
 
     name: str
@@ -75,7 +74,7 @@ class ActivationStore:
     taps: dict[str, int]
     """tap: width"""
     windows: tuple[Window, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[FramesFile, ...]
 
     @staticmethod
     def open(path: str | Path) -> "ActivationStore":
@@ -84,7 +83,7 @@ class ActivationStore:
         try:
             index = json.loads((path / INDEX).read_text(encoding="utf-8"))
             windows = tuple(Window(*window) for window in index.pop("windows"))
-            parts = tuple(Part(*part) for part in index.pop("parts"))
+            parts = tuple(FramesFile(*part) for part in index.pop("parts"))
             return ActivationStore(path=path, windows=windows, parts=parts, **index)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise AnalysisError(
@@ -160,18 +159,6 @@ class ActivationStore:
                     f"{where} is missing or damaged; remove {INDEX} and encode again"
                 ) from None
         return np.concatenate(arrays)
-
-
-def add_store_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of a command that reads one SAE of one store, as :func:`chosen_sae` takes them."""
-    parser.add_argument("store", type=Path, help="folder that `analyze encode` made")
-    parser.add_argument("--sae", metavar="NAME", help="SAE of the store (default: the only one)")
-
-
-def chosen_sae(args: argparse.Namespace) -> tuple[ActivationStore, str]:
-    """The store and the SAE's name that the arguments ask for; errors as of :func:`open_sae`."""
-    store = ActivationStore.open(args.store)
-    return store, store.choose(args.sae)
 
 
 def open_sae(source: str) -> tuple[ActivationStore, str]:

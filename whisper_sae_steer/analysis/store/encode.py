@@ -24,7 +24,7 @@ from ...sae.autoencoder import SAE, calibrate_threshold
 from ...sae.formats import save_sae
 from ...training.encoders import FrameEncoder
 from ...training.stream import DOMAINS
-from .activations import FEATURES, INDEX, MATRIX, PARTS, ActivationStore, Part, Window
+from .activations import FEATURES, INDEX, MATRIX, PARTS, ActivationStore, FramesFile, Window
 
 CLIPS_A_PART = 32
 ENCODED_AT_ONCE = 4096
@@ -45,7 +45,7 @@ def build_store(encoder: FrameEncoder, clips: Sequence[Clip], out: str | Path) -
             raise AnalysisError(f"{out} holds activations of other audio, weights or taps; choose another")
         return store
     (out / PARTS).mkdir(parents=True, exist_ok=True)
-    parts: list[Part] = []
+    parts: list[FramesFile] = []
     windows: list[Window] = []
     with tqdm(total=len(clips), desc="encode", unit="file") as progress:
         for number in range(-(-len(clips) // CLIPS_A_PART)):
@@ -54,7 +54,7 @@ def build_store(encoder: FrameEncoder, clips: Sequence[Clip], out: str | Path) -
             found = _finished(path) or _write_part(path, encoder, group)
             first = windows[-1].rows.stop if windows else 0
             windows += [window._replace(first=first + window.first) for window in found]
-            parts.append(Part(path.name, sum(window.frames for window in found)))
+            parts.append(FramesFile(path.name, sum(window.frames for window in found)))
             progress.update(len(group))
     if not windows:
         raise AnalysisError("none of the audio files could be read")

@@ -55,7 +55,7 @@ def top_excerpts(
     return found
 
 
-def recordings(features: csr_matrix, windows: Sequence[Window]) -> NDArray[np.intp]:
+def count_recordings(features: csr_matrix, windows: Sequence[Window]) -> NDArray[np.intp]:
     """In how many recordings or speakers (groups) each feature fires, [F]."""
     groups, number = np.unique([w.group for w in windows], return_inverse=True)
     group_of = np.repeat(number, [w.frames for w in windows])

@@ -25,7 +25,7 @@ FRAMES_A_WINDOW = 20
 ALIGNED_FRAMES_A_WINDOW = 200
 
 
-class Labelled(NamedTuple):
+class LabelledUnits(NamedTuple):
     """Units with a label: frames, or windows as the mean of their frames."""
 
     mean: csr_matrix
@@ -40,15 +40,15 @@ class Labelled(NamedTuple):
         used = np.unique(self.mean.indices)
         return np.asarray(columns_of(self.mean, used) @ rows[used].astype(np.float32), np.float32)
 
-    def take(self, which: NDArray[np.bool_]) -> "Labelled":
+    def take(self, which: NDArray[np.bool_]) -> "LabelledUnits":
         """Only some of the units."""
-        return Labelled(rows_of(self.mean, which), self.labels[which], self.groups[which])
+        return LabelledUnits(rows_of(self.mean, which), self.labels[which], self.groups[which])
 
 
-class Kept(NamedTuple):
+class KeptUnits(NamedTuple):
     """Units of labels that have groups enough, and the labels that have not."""
 
-    units: Labelled
+    units: LabelledUnits
     left_out: tuple[str, ...]
 
 
@@ -64,7 +64,7 @@ def add_target_arguments(parser: argparse.ArgumentParser, level: str) -> None:
     add("--folds", type=int, default=5, help="parts that groups are dealt to; labels of fewer are left out")
 
 
-def choose_units(store: ActivationStore, args: argparse.Namespace) -> Kept:
+def choose_units(store: ActivationStore, args: argparse.Namespace) -> KeptUnits:
     """The units that the arguments ask for. AnalysisError if too few labels have groups enough."""
     if args.folds < 2 or (args.per_window or 1) < 1:
         raise AnalysisError("--folds must be at least 2 and --per_window at least 1")
@@ -94,7 +94,7 @@ def labelled_windows(store: ActivationStore, by: str) -> NDArray[np.intp]:
     return windows
 
 
-def whole_windows(store: ActivationStore, by: str) -> Labelled:
+def whole_windows(store: ActivationStore, by: str) -> LabelledUnits:
     """The mean of each window's frames."""
     windows = [store.windows[i] for i in labelled_windows(store, by)]
     lengths = np.array([window.frames for window in windows])
@@ -104,10 +104,10 @@ def whole_windows(store: ActivationStore, by: str) -> Labelled:
         shape=(len(windows), store.rows),
     )  # fmt: skip
     of = TARGETS[by]
-    return Labelled(mean, np.array([of(w) for w in windows]), np.array([w.group for w in windows]))
+    return LabelledUnits(mean, np.array([of(w) for w in windows]), np.array([w.group for w in windows]))
 
 
-def sampled_frames(store: ActivationStore, by: str, per_window: int, seed: int = 0) -> Labelled:
+def sampled_frames(store: ActivationStore, by: str, per_window: int, seed: int = 0) -> LabelledUnits:
     """At most ``per_window`` frames of each window, so that long recordings don't outweigh short ones."""
     of, rng = TARGETS[by], np.random.default_rng(seed)
     windows = [store.windows[i] for i in labelled_windows(store, by)]
@@ -119,7 +119,7 @@ def sampled_frames(store: ActivationStore, by: str, per_window: int, seed: int =
 
 def aligned_frames(
     store: ActivationStore, alignments: Alignments, per_window: int, seed: int = 0
-) -> Labelled:
+) -> LabelledUnits:
     """Frames with the phone at their centre, at most ``per_window`` of each window.
 
     AnalysisError if no recording has an alignment.
@@ -141,7 +141,7 @@ def aligned_frames(
     return _frames(store, np.concatenate(rows), np.concatenate(labels), np.array(groups))
 
 
-def with_groups(units: Labelled, folds: int) -> Kept:
+def with_groups(units: LabelledUnits, folds: int) -> KeptUnits:
     """Leave out labels of fewer than ``folds`` groups. AnalysisError unless two are left."""
     names = sorted(set(units.labels.tolist()))
     common = [name for name in names if len(set(units.groups[units.labels == name])) >= folds]
@@ -151,14 +151,15 @@ def with_groups(units: Labelled, folds: int) -> Kept:
             " give more recordings, or lower --folds"
         )
     kept = units.take(np.isin(units.labels, common))
-    return Kept(kept, tuple(name for name in names if name not in common))
+    return KeptUnits(kept, tuple(name for name in names if name not in common))
 
 
 def _frames(
     store: ActivationStore, rows: NDArray[np.intp], labels: NDArray[np.str_], groups: NDArray[np.str_]
-) -> Labelled:
+) -> LabelledUnits:
     shape = (len(rows), store.rows)
-    return Labelled(csr_matrix((np.ones(len(rows)), rows, np.arange(len(rows) + 1)), shape), labels, groups)
+    chosen = csr_matrix((np.ones(len(rows)), rows, np.arange(len(rows) + 1)), shape)
+    return LabelledUnits(chosen, labels, groups)
 
 
 def _some(rng: np.random.Generator, candidates: NDArray[np.intp], count: int) -> NDArray[np.intp]:

@@ -22,7 +22,7 @@ def columns_of(features: csr_matrix, which: NDArray[Any]) -> csr_matrix:
     return csr_matrix(cast(Any, features)[:, which])
 
 
-def fires(features: csr_matrix) -> NDArray[np.bool_]:
+def fires_anywhere(features: csr_matrix) -> NDArray[np.bool_]:
     """Whether each feature is above zero in any row: [F]."""
     positive = features.indices[features.data > 0]
     return np.bincount(positive, minlength=shape_of(features)[1]) > 0

@@ -12,13 +12,13 @@ from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE
 from ..errors import SteerError
 from ..faster import WhisperModel
+from ..reports.segments import segment_dict
 from .config import OWN_LANGUAGE, BatchOptions, settings
 
 SEGMENT_FIELDS = (
     *("start", "end", "text", "avg_logprob", "no_speech_prob"),
-    *("speech_prob", "hallucination_risk"),
+    *("speech_prob", "hallucination_risk", "words"),
 )
-WORD_FIELDS = ("start", "end", "word", "probability")
 
 
 class Recording(NamedTuple):
@@ -89,7 +89,7 @@ class Transcriber:
             beam_size=options.beam_size,
             word_timestamps=options.word_timestamps,
         )
-        row["segments"] = [_segment(segment) for segment in segments]
+        row["segments"] = [_segment(segment_dict(segment, i)) for i, segment in enumerate(segments)]
         row["text"] = "".join(segment["text"] for segment in row["segments"])
         row["language"] = info.language
 
@@ -101,7 +101,5 @@ def failed(key: str, error: str | None, seconds: float | None = None) -> Row:
     )
 
 
-def _segment(segment: Any) -> dict[str, Any]:
-    fields = {name: getattr(segment, name, None) for name in SEGMENT_FIELDS}
-    words = [{name: getattr(word, name) for name in WORD_FIELDS} for word in segment.words or ()]
-    return fields | {"words": words if segment.words is not None else None}
+def _segment(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields.get(name) for name in SEGMENT_FIELDS}

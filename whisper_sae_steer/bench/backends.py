@@ -11,6 +11,7 @@ from whisper.audio import N_FRAMES, N_SAMPLES
 
 from ..models.cache import file_sha256
 from ..models.greedy import RawWindow, decode_windows
+from ..reports.segments import segment_dict
 
 SEGMENT_FIELDS = (
     "start",
@@ -64,7 +65,7 @@ class FasterBackend:
     def transcribe(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> Transcript:
         options = _steering(self.pack, alpha)
         segments, _ = self.model.transcribe(audio, language=language, **options)
-        dicts = [_segment(vars(segment)) for segment in segments]
+        dicts = [_segment(segment_dict(segment, i)) for i, segment in enumerate(segments)]
         return Transcript("".join(segment["text"] for segment in dicts), dicts)
 
     def first_window(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> RawWindow:
@@ -129,7 +130,7 @@ def _steering(pack: str | None, alpha: float) -> dict[str, float]:
     return {} if pack is None else {"steer_alpha": alpha}
 
 
-def _segment(fields: Any) -> dict[str, Any]:
+def _segment(fields: dict[str, Any]) -> dict[str, Any]:
     values = {name: fields.get(name) for name in SEGMENT_FIELDS}
     return {
         name: value if value is None or isinstance(value, str) else round(float(value), 6)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SteerError
+from ..reports.segments import segment_dict
 from .options import FORMATS, WORD_OPTIONS, add_arguments
 
 if TYPE_CHECKING:
@@ -181,20 +182,6 @@ def _transcribe_faster(
             print(make_safe(f"[{start} --> {end}] {segment.text}"))
     text = "".join(segment["text"] for segment in dicts)
     return {"text": text, "segments": dicts, "language": info.language}
-
-
-def segment_dict(segment: Any, number: int) -> dict[str, Any]:
-    """A faster-whisper segment as openai-whisper's dict, numbered from 0, ready for JSON."""
-    fields: dict[str, Any] = vars(segment) | {"id": number}
-    words = fields.pop("words")
-    if words is not None:
-        fields["words"] = [
-            {name: v if name == "word" else float(v) for name, v in vars(word).items()} for word in words
-        ]
-    for name, value in fields.items():
-        if name not in ("id", "seek", "text", "tokens", "words"):
-            fields[name] = float(value)
-    return fields
 
 
 # ---- results

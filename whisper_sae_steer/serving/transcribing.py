@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from ..commands.transcribe import segment_dict
+from ..reports.segments import segment_dict
 from .decoding import decode
 from .engine import Engine
 from .options import Options, Task

@@ -17,7 +17,7 @@ from faster_whisper.transcribe import Word
 
 from tests.support.paths import SAMPLES
 from whisper_sae_steer import cli, faster
-from whisper_sae_steer.audio.synthetic import write_wav
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands import options
 from whisper_sae_steer.commands import transcribe as command
@@ -26,7 +26,7 @@ from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack
 
 SPEECH = SAMPLES / "speech.ogg"
 ENDINGS = ("json", "srt", "tsv", "txt", "vtt")
-OURS = {"steer_alpha", "pack", "backend", "compute_type", "steer_language_detection"}
+OURS = {"steer_alpha", "pack", "backend", "compute_type", "steer_language_detection", "skip_gaps"}
 
 
 def parsed(*argv: str) -> argparse.Namespace:
@@ -113,6 +113,8 @@ def test_options_in_faster_whispers_terms() -> None:
     assert given["suppress_tokens"] == [-1]
     assert given["temperature"] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert given["log_progress"] is True
+    assert given["skip_gaps"] is True
+    assert command.faster_options(parsed("a.wav", "--skip_gaps", "False"))["skip_gaps"] is False
     single = parsed("a.wav", "--temperature_increment_on_fallback", "None", "--temperature", "0.3")
     assert command.faster_options(single)["temperature"] == [0.3]
 

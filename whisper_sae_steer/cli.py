@@ -32,7 +32,7 @@ class Command(NamedTuple):
     given: tuple[Any, ...] = ()
 
 
-class Group(NamedTuple):
+class CommandGroup(NamedTuple):
     """Commands under a common first word."""
 
     summary: str
@@ -63,7 +63,7 @@ ANALYSES = {
     },
     "report": Command("a folder to browse features in", ".analysis.browser.command"),
 }
-COMMANDS: Mapping[str, Command | Group] = {
+COMMANDS: Mapping[str, Command | CommandGroup] = {
     "transcribe": Command(
         "audio to text, with the options of openai's whisper command", ".commands.transcribe"
     ),
@@ -74,8 +74,8 @@ COMMANDS: Mapping[str, Command | Group] = {
     "quality": Command("how good sparse autoencoders are, and what they cost", ".training.quality_command"),
     "serve": Command("an OpenAI-compatible server", ".serving.command"),
     "batch": Command("many recordings to text, on this machine or a Ray cluster", ".batch.command"),
-    "analyze": Group("read what features of sparse autoencoders stand for", ANALYSES),
-    "bench": Group("measure a model with and without steering: fpr, wer, hard, peers", BENCHES),
+    "analyze": CommandGroup("find out what features of sparse autoencoders mean", ANALYSES),
+    "bench": CommandGroup("measure a model with and without steering: fpr, wer, hard, peers", BENCHES),
 }
 
 
@@ -103,7 +103,7 @@ def parse(argv: Sequence[str]) -> Callable[[], int]:
     """The command's `main`, bound to its parsed arguments."""
     name, command = _choose(argv[:1], PROGRAM, COMMANDS)
     prog, rest = f"{PROGRAM} {name}", argv[1:]
-    if isinstance(command, Group):
+    if isinstance(command, CommandGroup):
         name, command = _choose(rest[:1], prog, command.commands)
         prog, rest = f"{prog} {name}", rest[1:]
     module = import_module(command.module, __package__)
@@ -113,7 +113,7 @@ def parse(argv: Sequence[str]) -> Callable[[], int]:
     return lambda: module.main(args)
 
 
-C = TypeVar("C", Command, Command | Group)
+C = TypeVar("C", Command, Command | CommandGroup)
 
 
 def _choose(word: Sequence[str], prog: str, commands: Mapping[str, C]) -> tuple[str, C]:

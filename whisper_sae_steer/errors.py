@@ -29,6 +29,10 @@ class ManifestError(SteerError, ValueError):
     """A manifest or folder of clips that can't be used."""
 
 
+class ConfigError(SteerError, ValueError):
+    """Options that contradict each other, or have values that nothing can be done with."""
+
+
 class StreamError(SteerError, ValueError):
     """A live session that is set up wrongly, or fed after its end."""
 

@@ -1,9 +1,19 @@
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from whisper_sae_steer.audio.clips import Clip, read_folder, read_manifest, select, spread, write_manifest
+from whisper_sae_steer.audio.clips import (
+    KINDS,
+    Clip,
+    read_clips,
+    read_folder,
+    read_manifest,
+    select,
+    spread,
+    write_manifest,
+)
 from whisper_sae_steer.audio.synthetic import clip as synthetic_clip
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.errors import AudioError, ManifestError
@@ -168,3 +178,40 @@ def test_spread_takes_every_group_before_any_twice() -> None:
     assert sorted(order, key=clips.index) == clips
     assert [len({clip.group for clip in order[turn : turn + 4]}) for turn in (0, 4, 8)] == [4, 4, 4]
     assert spread(clips[::-1]) == order
+
+
+def test_recordings_are_named_by_kind_and_path_of_a_manifest_a_folder_or_a_file(tmp_path: Path):
+    for name in ("voice/a.wav", "voice/b.wav", "songs/c.wav", "alone.wav", "odd=name/d.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "alone.txt").write_text("hello there\n")
+    manifest = tmp_path / "clips.tsv"
+    manifest.write_text("path\tkind\tsplit\nx.wav\tspeech\tdev\ny.wav\tmusic\tdev\nz.wav\tspeech\ttest\n")
+
+    def found(*sources: str, split: str | None = None, kinds: Sequence[str] = KINDS) -> list[tuple[str, str]]:
+        return [(clip.path.name, clip.kind) for clip in read_clips(sources, split, kinds)]
+
+    voice, songs, odd = (str(tmp_path / name) for name in ("voice", "songs", "odd=name"))
+    assert found(voice) == [("a.wav", "nonspeech"), ("b.wav", "nonspeech")]
+    assert found(voice, kinds=("speech",)) == [("a.wav", "speech"), ("b.wav", "speech")]
+    assert found(f"speech={voice}", f"music={songs}", f"sound={tmp_path / 'alone.wav'}") == [
+        ("a.wav", "speech"), ("b.wav", "speech"), ("c.wav", "music"), ("alone.wav", "nonspeech")
+    ]  # fmt: skip
+    assert found(odd) == [("d.wav", "nonspeech")], "a path that exists is no kind"
+    assert found(str(manifest), split="dev") == [("x.wav", "speech"), ("y.wav", "music")]
+    assert found(f"speech={manifest}") == [("x.wav", "speech"), ("z.wav", "speech")]
+    (alone,) = read_clips([tmp_path / "alone.wav"], None, ("speech",), language="en")
+    assert (alone.key, alone.text, alone.language) == (
+        (tmp_path / "alone.wav").as_posix(),
+        "hello there",
+        "en",
+    )
+    assert len(read_clips([voice, songs], None, KINDS, per_class=1)) == 2
+    for source, kinds, match in (
+        ("noise=x", KINDS, "'noise' is none of speech, music, sound"),
+        ("speech=x", ("nonspeech", "music"), "'speech' is none of music, sound"),
+        (str(tmp_path / "missing.wav"), KINDS, "no such file or folder"),
+        (str(tmp_path / "missing"), KINDS, "no such folder"),
+    ):
+        with pytest.raises(ManifestError, match=match):
+            read_clips([source], None, kinds)

@@ -12,6 +12,8 @@ from .reading import find_audio
 
 KINDS = ("nonspeech", "music", "speech")
 NONSPEECH_KINDS = ("nonspeech", "music")
+KIND_WORDS = {"speech": "speech", "music": "music", "sound": "nonspeech"}
+"""What users call the kinds where they name recordings: `speech=PATH`."""
 MANIFEST_COLUMNS = (
     *("path", "split", "kind", "class", "seconds"),
     *("language", "text", "group", "source", "licence"),
@@ -137,17 +139,52 @@ def read_folder(directory: str | Path, kind: str, language: str = "") -> list[Cl
     return clips
 
 
+def read_file(path: str | Path, kind: str, language: str = "") -> Clip:
+    """One audio file, called by the path as it is given; the rest as in :func:`read_folder`.
+
+    Raises ManifestError if it is missing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ManifestError(f"{path}: no such file or folder")
+    return Clip(
+        path=path.resolve(),
+        key=path.as_posix(),
+        source=path.parent.name,
+        kind=kind,
+        class_=kind,
+        language=language,
+        text=_read_transcript(path.with_suffix(".txt")),
+        group=path.as_posix(),
+        seconds=None,
+    )
+
+
 def read_clips(
-    sources: Sequence[Path], split: str | None, kinds: Sequence[str], per_class: int | None = None
+    sources: Sequence[str | Path],
+    split: str | None,
+    kinds: Sequence[str],
+    per_class: int | None = None,
+    source: Collection[str] | None = None,
+    language: str = "",
 ) -> list[Clip]:
-    """Clips of several manifests (.tsv) and folders, whose files are of ``kinds[0]``; see :func:`select`."""
+    """Clips of several sources ``[KIND=]PATH``: manifests (.tsv), folders and files; see :func:`select`.
+
+    KIND, one of KIND_WORDS, says what a folder or file holds, and keeps lines of that kind of a manifest.
+    Without it, folders and files are of ``kinds[0]`` and a manifest gives its lines of all ``kinds``.
+    ``language`` is that of folders and files. Raises ManifestError and AudioError.
+    """
     clips: list[Clip] = []
-    for source in sources:
-        if source.suffix == ".tsv":
-            clips += read_manifest(source, split, kinds)
+    for named in sources:
+        word, path = _kind_and_path(named, kinds)
+        kind = word or kinds[0]
+        if path.suffix == ".tsv":
+            clips += read_manifest(path, split, word or kinds, source)
+        elif path.is_dir() or not path.suffix:
+            clips += read_folder(path, kind, language)
         else:
-            clips += read_folder(source, kinds[0])
-    return select(clips, per_class) if per_class and clips else clips
+            clips.append(read_file(path, kind, language))
+    return clips if per_class is None or not clips else select(clips, per_class)
 
 
 def select(clips: Sequence[Clip], per_class: int) -> list[Clip]:
@@ -176,6 +213,17 @@ def spread(clips: Sequence[Clip]) -> list[Clip]:
         ranked += [(turn, _hash(group), clip) for turn, clip in enumerate(members)]
     ranked.sort(key=lambda item: item[:2])
     return [clip for _, _, clip in ranked]
+
+
+def _kind_and_path(named: str | Path, kinds: Sequence[str]) -> tuple[str | None, Path]:
+    """The two parts of `[KIND=]PATH`; a path that exists is one, whatever its name."""
+    word, equals, path = str(named).partition("=")
+    if not equals or Path(named).exists():
+        return None, Path(named)
+    taken = [name for name, kind in KIND_WORDS.items() if kind in kinds]
+    if word not in taken:
+        raise ManifestError(f"{named}: {word!r} is none of {', '.join(taken)}")
+    return KIND_WORDS[word], Path(path)
 
 
 def _hash(text: str) -> str:

@@ -4,25 +4,27 @@ import argparse
 import ast
 import inspect
 import textwrap
-from argparse import _ArgumentGroup as Group  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from .common import Parser
+from .options import boolean
+
 T = TypeVar("T")
 
 
-def add_fields(parser: argparse.ArgumentParser | Group, options: type[Any], skip: Sequence[str] = ()) -> None:
+def add_fields(parser: Parser, options: type[Any], skip: Sequence[str] = ()) -> None:
     """Give a parser ``--name`` for each field of a dataclass of numbers, words, flags and tuples."""
     hints, helps = get_type_hints(options), dict(_docstrings(options))
     for field in fields(options):
         if field.name in skip:
             continue
         assert field.default is not MISSING, "options have defaults"
-        form = _form(hints[field.name])
+        form = _form(hints[field.name], field.default)
         shown = {} if form.get("action") else {"default": field.default}
-        parser.add_argument(f"--{field.name}", help=helps[field.name], **form, **shown)
+        parser.add_argument(f"--{field.name}", help=helps.get(field.name, ""), **form, **shown)
 
 
 def from_fields(args: argparse.Namespace, options: type[T]) -> T:
@@ -31,9 +33,9 @@ def from_fields(args: argparse.Namespace, options: type[T]) -> T:
     return options(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
-def _form(hint: Any) -> dict[str, Any]:
-    if hint is bool:
-        return {"action": "store_true"}
+def _form(hint: Any, default: Any) -> dict[str, Any]:
+    if hint is bool:  # what is on unless it is asked for takes True or False
+        return {"type": boolean} if default else {"action": "store_true"}
     if get_origin(hint) is Literal:
         return {"choices": list(get_args(hint))}
     if get_origin(hint) is tuple:

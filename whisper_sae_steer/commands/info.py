@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ..errors import PackError
+from .common import add_model, add_pack
 
 LIBRARIES = ("whisper-sae-steer", "openai-whisper", "faster-whisper", "ctranslate2", "torch")
 
@@ -15,9 +16,9 @@ LIBRARIES = ("whisper-sae-steer", "openai-whisper", "faster-whisper", "ctranslat
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that `main` reads."""
     add = parser.add_argument
-    add("--model", default="base", help="name or path of a Whisper model")
+    add_model(parser)
     add("--model_dir", help="where downloaded models are kept, if not in the library's own folder")
-    add("--pack", default="auto", help="steering pack: a path or auto (shipped with us)")
+    add_pack(parser, may_be_none=False)
     add("--json", action="store_true", help="print everything, as JSON")
 
 

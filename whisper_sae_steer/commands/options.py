@@ -5,7 +5,8 @@ Only names and types live here; `transcribe.py` says what they do with each back
 
 import argparse
 import math
-from argparse import _ArgumentGroup as Group  # pyright: ignore[reportPrivateUsage]
+
+from .common import Parser, add_model, add_pack
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json", "all")
 WORD_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_words_per_line")
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("audio", nargs="+", help="audio file(s) to transcribe")
-    add("--model", default="base", help="name or path of the Whisper model")
+    add_model(parser)
     add("--model_dir", help="where downloaded models are kept, if not in the library's own folder")
     add("--device", help="cpu, cuda or cuda:N; cuda if there is one, when left out")
     add("--output_dir", "-o", default=".", help="directory to save the outputs")
@@ -31,10 +32,10 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=optional_int, default=0, help="CPU threads; 0: the library's choice")
 
 
-def _add_steering(group: Group) -> None:
+def _add_steering(group: Parser) -> None:
     add = group.add_argument
     add("--steer_alpha", type=number, default=1.0, help="strength; 0 is the unsteered library")
-    add("--pack", default="auto", help="steering pack: a path, auto (shipped with us) or none")
+    add_pack(group)
     add("--backend", choices=["openai", "faster"], default="openai", help="library that decodes")
     add("--compute_type", default="default", help="faster back end only: int8, float16, …")
     add(
@@ -43,9 +44,15 @@ def _add_steering(group: Group) -> None:
         default=False,
         help="steer the window that the language is detected from, too",
     )
+    add(
+        "--skip_gaps",
+        type=boolean,
+        default=True,
+        help="cut gaps without speech out; False: leave them to Whisper",
+    )
 
 
-def _add_decoding(group: Group) -> None:
+def _add_decoding(group: Parser) -> None:
     add = group.add_argument
     add("--task", default="transcribe", choices=["transcribe", "translate"], help="what to write")
     add("--language", type=language, help="code or English name; detected when left out")
@@ -58,7 +65,7 @@ def _add_decoding(group: Group) -> None:
         *("--suppress_tokens",),
         type=token_ids,
         default="-1",
-        help="comma-separated token ids never to write; -1 stands for most special characters",
+        help="comma-separated token ids never to write; -1: most special characters",
     )
     add("--initial_prompt", help="text given as context to the first window")
     add("--carry_initial_prompt", type=boolean, default=False, help="to every window (openai)")
@@ -86,7 +93,7 @@ def _add_decoding(group: Group) -> None:
     add("--clip_timestamps", default="0", help="start,end,start,end,… in seconds to transcribe")
 
 
-def _add_words(group: Group) -> None:
+def _add_words(group: Parser) -> None:
     add = group.add_argument
     add("--word_timestamps", type=boolean, default=False, help="times of single words")
     add("--prepend_punctuations", default="\"'“¿([{-", help="joined to the next word")

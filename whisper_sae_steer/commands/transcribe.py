@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SteerError
 from ..reports.segments import segment_dict
+from .common import pack_named
 from .options import FORMATS, WORD_OPTIONS, add_arguments
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ SAME_NAME = (
     *("task", "condition_on_previous_text", "initial_prompt", "compression_ratio_threshold"),
     *("no_speech_threshold", "word_timestamps", "prepend_punctuations", "append_punctuations"),
     *("clip_timestamps", "hallucination_silence_threshold"),
-    *("steer_alpha", "steer_language_detection"),
+    *("steer_alpha", "steer_language_detection", "skip_gaps"),
 )
 """Options that openai-whisper, faster-whisper and this command call the same."""
 
@@ -79,7 +80,7 @@ def _check_folder(folder: Path) -> None:
 def _pack(args: argparse.Namespace) -> str | None:
     # α = 0 needs no pack, so that it also works with models nobody has calibrated
     unused = args.pack == "auto" and args.steer_alpha == 0
-    return None if unused or args.pack == "none" else args.pack
+    return None if unused else pack_named(args.pack)
 
 
 def _temperatures(args: argparse.Namespace) -> list[float]:

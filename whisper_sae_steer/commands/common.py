@@ -1,0 +1,27 @@
+"""Options that several commands have: one name, one default and one help each."""
+
+import argparse
+from argparse import _ArgumentGroup as ArgumentGroup  # pyright: ignore[reportPrivateUsage]
+
+Parser = argparse.ArgumentParser | ArgumentGroup
+
+
+def add_model(parser: Parser) -> None:
+    """``--model``: which Whisper."""
+    parser.add_argument("--model", default="base", help="name or path of a Whisper model")
+
+
+def add_pack(parser: Parser, may_be_none: bool = True) -> None:
+    """``--pack``: what steers it; read by :func:`pack_named` where it may be none."""
+    choices = "a path, auto (shipped with us) or none" if may_be_none else "a path, or auto (shipped with us)"
+    parser.add_argument("--pack", default="auto", help=f"steering pack: {choices}")
+
+
+def pack_named(word: str) -> str | None:
+    """The pack that a word on the command line asks for, as ``load_model`` takes it: None for ``none``."""
+    return None if word == "none" else word
+
+
+def add_threads(parser: Parser) -> None:
+    """``--threads`` of this process."""
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves them to the libraries")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.errors import ConfigError
 from whisper_sae_steer.sae.autoencoder import SAEConfig
 from whisper_sae_steer.training.architectures import ARCHITECTURES, TrainingSAE
 from whisper_sae_steer.training.architectures.base import GRADIENT_NORM, geometric_median
-from whisper_sae_steer.training.architectures.jumprelu import JumpReLU
+from whisper_sae_steer.training.architectures.jumprelu import JumpReLUSAE
 from whisper_sae_steer.training.config import ArchitectureName, TrainConfig
 
 D, FEATURES, K = 16, 64, 4
@@ -24,7 +24,7 @@ def make(name: ArchitectureName, **options: object) -> tuple[TrainingSAE, Tensor
     frames = torch.randn(200, D, generator=generator) * 5 + 2
     sae = ARCHITECTURES[name](D, replace(CONFIG, architecture=name, **options))
     sae.initialise(frames, generator)
-    if isinstance(sae, JumpReLU):  # away from the activation it was taken from
+    if isinstance(sae, JumpReLUSAE):  # away from the activation it was taken from
         sae.log_threshold.data += 1e-3
     return sae, frames
 
@@ -195,12 +195,12 @@ def test_schedules():
     "options", [{"k": 0}, {"steps": 0}, {"batch_size": -1}, {"prefixes": (0.5,)}, {"prefixes": ()}]
 )
 def test_options_that_make_no_sense(options: dict[str, object]):
-    with pytest.raises(CalibrationError):
+    with pytest.raises(ConfigError):
         replace(CONFIG, **options)
 
 
 def test_fewer_features_than_k():
-    with pytest.raises(CalibrationError, match="8 features are fewer than k = 50"):
+    with pytest.raises(ConfigError, match="8 features are fewer than k = 50"):
         TrainConfig(d_sae=8).features(4)
 
 

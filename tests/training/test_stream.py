@@ -10,7 +10,7 @@ from tests.support.training_parts import RATE, clip, write_wav
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import WINDOW_SAMPLES
-from whisper_sae_steer.errors import ManifestError
+from whisper_sae_steer.errors import ConfigError, ManifestError
 from whisper_sae_steer.training.stream import Position, StreamConfig, WindowStream, hold_back
 
 
@@ -106,7 +106,7 @@ def test_hold_back_splits_every_domain_by_group():
     [({"speech": -1}, "at least 0"), ({"noise_share": 1.5}, "from 0 to 1"), ({"snr_low": 30}, "above the")],
 )
 def test_options_that_make_no_sense(options: dict[str, float], message: str):
-    with pytest.raises(ManifestError, match=message):
+    with pytest.raises(ConfigError, match=message):
         StreamConfig(**options)  # type: ignore[arg-type]
 
 

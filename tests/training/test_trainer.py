@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.support.training_parts import CONFIG, Meaner, clip, same, sparse_store, write_store, write_wav
-from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.errors import CalibrationError, ConfigError
 from whisper_sae_steer.training import FrameStore, LiveFrames, TrainConfig, build_store, train, trainer
 from whisper_sae_steer.training.config import ArchitectureName
 from whisper_sae_steer.training.quality import measure
@@ -155,5 +155,5 @@ def test_too_few_frames(tmp_path: Path):
 
 
 def test_tap_that_is_not_there(frames: FrameStore, tmp_path: Path):
-    with pytest.raises(CalibrationError, match=r"no frames of tap block\.7; these are there: encoder_output"):
+    with pytest.raises(ConfigError, match=r"no frames of tap block\.7; these are there: encoder_output"):
         train(frames, CONFIG, tmp_path / "work", ["block.7"])

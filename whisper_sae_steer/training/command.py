@@ -10,7 +10,10 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from ..audio.clips import KINDS
+from ..commands.common import add_model, add_threads
 from ..commands.fields import add_fields, from_fields
+from ..commands.recordings import add_recordings, read_recordings
 from ..models.weights import resolve
 from ..sae.formats import save_sae
 from .buffer import process
@@ -23,30 +26,23 @@ from .quality import measure
 from .report import TrainedSAE, text_report, write_html
 from .source import FrameRecipe, FrameSource
 from .store import build_store
-from .stream import StreamConfig, read_domains
+from .stream import StreamConfig
 from .trainer import Trained, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that :func:`main` reads."""
     add = parser.add_argument
-    add(
-        "audio",
-        nargs="+",
-        type=Path,
-        help="manifests (.tsv), or folders: speech=DIR, music=DIR, sound=DIR (or just DIR)",
-    )
-    add("--model", default="base", help="name or path of a Whisper model")
+    add_recordings(parser, "speech, music and sound (the default)")
+    add_model(parser)
     add("--hubert", metavar="MODEL", help="train on a HuBERT model instead: what transformers loads")
     add("--out", type=Path, required=True, help="folder for the SAEs and report.html")
     add("--work", type=Path, help="folder for activations, checkpoints and curves (default: OUT/work)")
-    add("--split", help="only clips of this split of the manifests")
-    add("--per_class", type=int, metavar="N", help="at most N clips a source and class of them")
     add("--taps", nargs="+", metavar="TAP", help="encoder_output, block.N, or all (default: encoder_output)")
     add("--seeds", nargs="+", type=int, default=[0], help="train one SAE from each of these")
     add("--on_the_fly", action="store_true", help="encode while training; no activations on disk")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to PyTorch")
+    add_threads(parser)
     for options in (FrameRecipe, TrainConfig):
         add_fields(parser, options)
     stream = parser.add_argument_group("audio", "how recordings become windows")
@@ -63,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     keep_large_blocks()
     config, recipe = from_fields(args, TrainConfig), from_fields(args, FrameRecipe)
     stream = from_fields(args, StreamConfig)
-    clips = read_domains(args.audio, args.split, args.per_class)
+    clips = read_recordings(args, KINDS)
     with _processes(args.device) as device:
         encoder = _encoder(args, device)
         work = args.work or args.out / "work"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import CalibrationError
+from ..errors import ConfigError
 
 ArchitectureName = Literal["topk", "batchtopk", "jumprelu", "matryoshka"]
 
@@ -59,15 +59,15 @@ class TrainConfig:
         counts = ("expansion", "k", "steps", "batch_size", "checkpoint_every", "buffer_frames")
         for name in counts:
             if getattr(self, name) < 1:
-                raise CalibrationError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.prefixes or any(not 0 < share <= 1 for share in self.prefixes) or self.prefixes[-1] != 1:
-            raise CalibrationError(f"prefixes must be shares that rise to 1, not {self.prefixes}")
+            raise ConfigError(f"prefixes must be shares that rise to 1, not {self.prefixes}")
 
     def features(self, width: int) -> int:
-        """Number of features for activations of this width; CalibrationError if k are not to be had."""
+        """Number of features for activations of this width; ConfigError if k are not to be had."""
         features = self.d_sae or self.expansion * width
         if features < self.k:
-            raise CalibrationError(f"{features} features are fewer than k = {self.k}")
+            raise ConfigError(f"{features} features are fewer than k = {self.k}")
         return features
 
     def lr_at(self, step: int) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..audio.clips import Clip
 from .encoders import FrameEncoder
 from .source import FrameRecipe, Pool, encode_windows, shuffled, source_key
-from .stream import Position, StreamConfig, Window, WindowStream, hold_back
+from .stream import AudioWindow, Position, StreamConfig, WindowStream, hold_back
 
 HELD_BACK_WINDOWS = 64
 FRAMES_A_WINDOW = 1024
@@ -58,5 +58,5 @@ class LiveFrames:
         if tap in self._held_frames:
             yield self._held_frames[tap]
 
-    def _encode(self, windows: Sequence[Window]) -> dict[str, Tensor]:
+    def _encode(self, windows: Sequence[AudioWindow]) -> dict[str, Tensor]:
         return encode_windows(self._encoder, windows, self._recipe, self._seed)

@@ -4,7 +4,7 @@ import ctypes
 import ctypes.util
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LIMIT = 1 << 30
+_LIMIT_BYTES = 1 << 30
 
 
 def keep_large_blocks() -> bool:
@@ -18,4 +18,4 @@ def keep_large_blocks() -> bool:
         mallopt = ctypes.CDLL(name).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LIMIT) and mallopt(_M_TRIM_THRESHOLD, _LIMIT))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LIMIT_BYTES) and mallopt(_M_TRIM_THRESHOLD, _LIMIT_BYTES))

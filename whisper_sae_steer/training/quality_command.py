@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..audio.clips import NONSPEECH_KINDS, read_manifest, select
+from ..commands.common import add_threads
 from ..errors import SAEFormatError
 from ..models.weights import resolve
 from ..sae.autoencoder import SAE
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--per_source", type=int, default=10, metavar="N", help="speech: at most N clips a source")
     add("--work", type=Path, help="folder for transcripts, to go on after a stop (default: beside OUT)")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the libraries")
+    add_threads(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..audio.clips import Clip
 from ..errors import CalibrationError
 from .encoders import FrameEncoder, Frames
-from .stream import StreamConfig, Window
+from .stream import AudioWindow, StreamConfig
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class FrameSource(Protocol):
 
 
 def encode_windows(
-    encoder: FrameEncoder, windows: Sequence[Window], recipe: FrameRecipe, seed: int
+    encoder: FrameEncoder, windows: Sequence[AudioWindow], recipe: FrameRecipe, seed: int
 ) -> dict[str, Tensor]:
     """Windows → tap: their frames [N, d], padding masked. CalibrationError if they don't fit the dtype."""
     rng = np.random.default_rng([seed, *windows[0].after])

@@ -25,7 +25,7 @@ from ..errors import CalibrationError
 from ..files import write_atomically, write_text
 from .encoders import FrameEncoder
 from .source import FrameRecipe, Pool, encode_windows, shuffled, source_key
-from .stream import Position, StreamConfig, Window, WindowStream, hold_back
+from .stream import AudioWindow, Position, StreamConfig, WindowStream, hold_back
 
 WINDOWS_A_SHARD = 32
 INDEX = "index.json"
@@ -158,7 +158,7 @@ class _Writer(NamedTuple):
     def _path(self, part: str, number: int) -> Path:
         return self.out / f"{part}-{self.key[:8]}-{number:05d}.safetensors"
 
-    def _shard(self, path: Path, batch: Sequence[Window]) -> Shard:
+    def _shard(self, path: Path, batch: Sequence[AudioWindow]) -> Shard:
         frames = encode_windows(self.encoder, batch, self.recipe, self.seed)
         frames = {tap: h.cpu() for tap, h in frames.items()}
         with write_atomically(path) as temporary:

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..audio.clips import Clip, read_folder, read_manifest, select
+from ..audio.clips import KIND_WORDS, Clip
 from ..audio.mixing import mix
 from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
-from ..errors import AudioError, ManifestError
+from ..errors import AudioError, ConfigError, ManifestError
 
-DOMAINS = {"speech": "speech", "music": "music", "nonspeech": "sound"}
-"""a clip's kind → what the literature on audio SAEs calls its domain"""
-SHORTEST_FILL = 5 * SAMPLE_RATE
+DOMAINS = {kind: word for word, kind in KIND_WORDS.items()}
+"""a clip's kind → what the literature on audio SAEs calls its domain: speech, music or sound"""
+SHORTEST_FILL_SAMPLES = 5 * SAMPLE_RATE
 HELD_BACK_EVERY = 16
 """one recording or speaker in sixteen, of each domain, is held back to measure quality on"""
 
@@ -49,9 +49,9 @@ class StreamConfig:
 
     def __post_init__(self):
         if min(self.speech, self.music, self.sound) < 0 or not 0 <= self.noise_share <= 1:
-            raise ManifestError("domain weights must be at least 0, and the share of noise from 0 to 1")
+            raise ConfigError("domain weights must be at least 0, and the share of noise from 0 to 1")
         if self.snr_low > self.snr_high:
-            raise ManifestError(f"the lowest SNR, {self.snr_low} dB, is above the highest, {self.snr_high}")
+            raise ConfigError(f"the lowest SNR, {self.snr_low} dB, is above the highest, {self.snr_high}")
 
 
 class Position(NamedTuple):
@@ -63,31 +63,13 @@ class Position(NamedTuple):
     sample: int = 0
 
 
-class Window(NamedTuple):
+class AudioWindow(NamedTuple):
     """Up to 30 s of audio."""
 
     audio: NDArray[np.float32]
     """[n] at 16 kHz, n ≤ 480,000"""
     after: Position
     """where the next window of the epoch starts"""
-
-
-def read_domains(sources: Sequence[Path], split: str | None, per_class: int | None) -> list[Clip]:
-    """Clips of manifests (.tsv) and folders: ``speech=DIR``, ``music=DIR``, ``sound=DIR`` or just DIR."""
-    kinds = {domain: kind for kind, domain in DOMAINS.items()}
-    clips: list[Clip] = []
-    for source in sources:
-        if source.suffix == ".tsv":
-            found = read_manifest(source, split)
-            clips += select(found, per_class) if per_class else found
-            continue
-        domain, named, folder = str(source).partition("=")
-        if not named:
-            domain, folder = "sound", source
-        if domain not in kinds:
-            raise ManifestError(f"{source}: {domain!r} is none of {', '.join(kinds)}")
-        clips += read_folder(folder, kinds[domain])
-    return clips
 
 
 def hold_back(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
@@ -127,7 +109,7 @@ class WindowStream:
         times = np.floor(weights + rng.random(len(weights))).astype(int)  # on average the weight
         return [self.clips[i] for i in rng.permutation(np.repeat(np.arange(len(weights)), times))]
 
-    def epoch(self, start: Position) -> Iterator[Window]:
+    def epoch(self, start: Position) -> Iterator[AudioWindow]:
         """The windows from a position to the end of its epoch."""
         recordings = self.order(start.epoch)
         number, parts, fill = start.window, list[NDArray[np.float32]](), self._fill(start)
@@ -135,13 +117,13 @@ class WindowStream:
             if parts and sum(map(len, parts)) + len(audio) > fill:
                 number += 1
                 after = Position(start.epoch, number, *place)
-                yield Window(np.concatenate(parts), after)
+                yield AudioWindow(np.concatenate(parts), after)
                 parts, fill = [], self._fill(after)
             parts.append(audio)
         if parts:
-            yield Window(np.concatenate(parts), Position(start.epoch, number + 1, len(recordings)))
+            yield AudioWindow(np.concatenate(parts), Position(start.epoch, number + 1, len(recordings)))
 
-    def endless(self, start: Position) -> Generator[Window]:
+    def endless(self, start: Position) -> Generator[AudioWindow]:
         """The windows from a position on, through all epochs. ManifestError if an epoch has none."""
         while True:
             found = False
@@ -157,7 +139,7 @@ class WindowStream:
 
     def _fill(self, at: Position) -> int:
         rng = np.random.default_rng([self.config.seed, at.epoch, at.window])
-        return int(rng.integers(SHORTEST_FILL, WINDOW_SAMPLES))
+        return int(rng.integers(SHORTEST_FILL_SAMPLES, WINDOW_SAMPLES))
 
     def _chunks(
         self, recordings: Sequence[Clip], start: Position

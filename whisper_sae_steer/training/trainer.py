@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..errors import CalibrationError
+from ..errors import CalibrationError, ConfigError
 from ..files import write_atomically
 from ..sae.autoencoder import SAE, SAEConfig
 from .architectures import ARCHITECTURES, Losses, TrainingSAE
@@ -31,8 +31,8 @@ SAMPLE_FRAMES = 20_000
 """frames that scale, centre and first thresholds come from"""
 LAST_FRAMES = 8192
 """frames that a TopK's threshold comes from"""
-LOG_EVERY = 50
-AGREE_EVERY = 10
+LOG_EVERY_STEPS = 50
+AGREE_EVERY_STEPS = 10
 """steps between asking all processes whether to stop"""
 
 
@@ -68,16 +68,16 @@ def train(
 
     Goes on from ``out/checkpoint.pt``, to the bit, when the same training was interrupted before; Ctrl-C
     finishes the step and writes one. Curves are logged below ``out/tensorboard``. With torch.distributed
-    running, every process calls this; the result is the same in all. CalibrationError if a tap is not in
-    the source or the frames don't fill a batch.
+    running, every process calls this; the result is the same in all. ConfigError if a tap is not in the
+    source, CalibrationError if the frames don't fill a batch.
     """
     taps = list(taps) or list(source.taps)
     for tap in taps:
         if tap not in source.taps:
-            raise CalibrationError(f"no frames of tap {tap}; these are there: {', '.join(source.taps)}")
+            raise ConfigError(f"no frames of tap {tap}; these are there: {', '.join(source.taps)}")
     _, world = process()
     if config.batch_size % world:
-        raise CalibrationError(f"batch_size {config.batch_size} is no multiple of {world} processes")
+        raise ConfigError(f"batch_size {config.batch_size} is no multiple of {world} processes")
     device = torch.device(device)
     members = [Member(tap, seed) for tap in taps for seed in seeds]
     team = {m: Trainee(source.taps[m.tap], config, device) for m in members}
@@ -133,7 +133,7 @@ class Trainee:
             self._parallel = DistributedDataParallel(self.model)
         return self._parallel(frames, step)
 
-    def note(self, losses: Losses, done: int) -> HistoryPoint:
+    def add_point(self, losses: Losses, done: int) -> HistoryPoint:
         """Add a point to the curves after ``done`` steps."""
         dead = int((self.model.since_fired > self.config.dead_after).sum())
         point = HistoryPoint(
@@ -197,7 +197,7 @@ def _steps(
     first = process()[0] == 0
     batches = buffer.draw()
     with ExitStack() as stack:
-        interrupted = stack.enter_context(_noted_interrupt())
+        interrupted = stack.enter_context(_deferred_interrupt())
         stack.callback(batches.close)
         progress = stack.enter_context(
             tqdm(total=config.steps, initial=step, desc="train", unit="step", disable=not first)
@@ -210,8 +210,8 @@ def _steps(
             losses = {member: trainee.step(batch[member.tap], step) for member, trainee in team.items()}
             step += 1
             progress.update()
-            if first and (step % LOG_EVERY == 0 or step == config.steps):
-                points = [team[member].note(losses[member], step) for member in team]
+            if first and (step % LOG_EVERY_STEPS == 0 or step == config.steps):
+                points = [team[member].add_point(losses[member], step) for member in team]
                 for log, point in zip(logs, points, strict=True):
                     log.add(point)
                 progress.set_postfix(FVU=f"{points[0].fvu:.4f}", L0=f"{points[0].l0:.1f}", refresh=False)
@@ -226,7 +226,7 @@ def _all_stop(interrupted: threading.Event, step: int) -> bool:
     """Whether to stop: at once alone, all at the same step when there are several processes."""
     if not distributed.is_initialized():
         return interrupted.is_set()
-    if step % AGREE_EVERY:
+    if step % AGREE_EVERY_STEPS:
         return False
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     asked = torch.tensor(int(interrupted.is_set()), device=device)
@@ -235,8 +235,8 @@ def _all_stop(interrupted: threading.Event, step: int) -> bool:
 
 
 @contextmanager
-def _noted_interrupt() -> Generator[threading.Event]:
-    """Take note of Ctrl-C rather than raise it, so that no step is cut in half."""
+def _deferred_interrupt() -> Generator[threading.Event]:
+    """Record Ctrl-C in an event rather than raise it, so that no step is cut in half."""
     seen = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # where signals never arrive
         yield seen

@@ -5,23 +5,21 @@ from pathlib import Path
 
 import torch
 
+from ...audio.clips import KINDS
+from ...commands.common import add_model
+from ...commands.recordings import add_recordings, read_recordings
 from ...models.weights import resolve
 from ...sae.formats import load_sae
 from ...training.encoders import FrameEncoder, HubertFrames, WhisperFrames
-from ...training.stream import read_domains
 from .encode import add_sae, build_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "audio",
-        nargs="+",
-        type=Path,
-        metavar="[DOMAIN=]PATH",
-        help="manifests (.tsv), or folders of speech, music or sound; a file's parent folder is its label",
+    add_recordings(
+        parser, "speech, music and sound (the default); a folder's files are labelled by their own folder"
     )
-    add("--model", default="base", help="name or path of a Whisper model")
+    add_model(parser)
     add("--hubert", metavar="MODEL", help="a HuBERT model instead: what transformers loads")
     add(
         "--taps",
@@ -30,8 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="encoder_output, block.N, or all (default: those of the SAEs)",
     )
     add("--sae", nargs="+", default=[], metavar="[NAME=]PATH", help="SAEs whose features are wanted")
-    add("--split", help="only clips of this split of the manifests")
-    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
     add("--out", type=Path, required=True, help="folder of the store")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
 
@@ -45,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
         if args.hubert
         else WhisperFrames(resolve(args.model), taps, args.device)
     )
-    clips = read_domains(args.audio, args.split, args.per_class)
+    clips = read_recordings(args, KINDS)
     store = build_store(encoder, clips, args.out)
     for name, sae in saes.items():
         add_sae(store, name, sae)

@@ -2,16 +2,16 @@
 
 from ..config import ArchitectureName
 from .base import Losses, TrainingSAE
-from .batchtopk import BatchTopK
-from .jumprelu import JumpReLU
-from .matryoshka import Matryoshka
-from .topk import TopK
+from .batchtopk import BatchTopKSAE
+from .jumprelu import JumpReLUSAE
+from .matryoshka import MatryoshkaSAE
+from .topk import TopKSAE
 
 ARCHITECTURES: dict[ArchitectureName, type[TrainingSAE]] = {
-    "topk": TopK,
-    "batchtopk": BatchTopK,
-    "jumprelu": JumpReLU,
-    "matryoshka": Matryoshka,
+    "topk": TopKSAE,
+    "batchtopk": BatchTopKSAE,
+    "jumprelu": JumpReLUSAE,
+    "matryoshka": MatryoshkaSAE,
 }
 
 __all__ = ["ARCHITECTURES", "Losses", "TrainingSAE"]

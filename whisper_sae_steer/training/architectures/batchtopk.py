@@ -8,7 +8,7 @@ from ...kernels.topk_reference import Selection
 from .base import TrainingSAE
 
 
-class BatchTopK(TrainingSAE):
+class BatchTopKSAE(TrainingSAE):
     """k features a frame on average; at inference a threshold, so that frames don't depend on their batch."""
 
     @torch.no_grad()

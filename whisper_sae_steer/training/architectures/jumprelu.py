@@ -19,7 +19,7 @@ FIRST_L0 = 4
 """thresholds start where this many times k features fire"""
 
 
-class JumpReLU(TrainingSAE):
+class JumpReLUSAE(TrainingSAE):
     """Learned thresholds, [d_sae], as exponentials so that they stay positive."""
 
     bandwidth: Tensor

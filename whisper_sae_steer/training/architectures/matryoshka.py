@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...kernels import sparse_autoencode
 from ...kernels.topk_reference import Selection
-from .batchtopk import BatchTopK
+from .batchtopk import BatchTopKSAE
 
 
-class Matryoshka(BatchTopK):
+class MatryoshkaSAE(BatchTopKSAE):
     """BatchTopK over all features, with the mean of every prefix's loss."""
 
     def reconstruct(self, x: Tensor, selection: Selection) -> list[Tensor]:

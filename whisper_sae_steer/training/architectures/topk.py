@@ -9,7 +9,7 @@ from ...sae.autoencoder import SAE, SAEConfig, calibrate_threshold
 from .base import TrainingSAE
 
 
-class TopK(TrainingSAE):
+class TopKSAE(TrainingSAE):
     """Exactly k features a frame while training; saved with the threshold that keeps k on average."""
 
     @torch.no_grad()

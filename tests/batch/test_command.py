@@ -1,9 +1,11 @@
+import argparse
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,19 @@ from scipy.io import wavfile
 
 from tests.support.real_models import SAMPLES, sample
 from whisper_sae_steer.audio.clips import read_folder, read_manifest
-from whisper_sae_steer.batch.config import BatchOptions, settings
+from whisper_sae_steer.batch.config import BatchConfig, settings
 from whisper_sae_steer.batch.engine import Make, Task
 from whisper_sae_steer.batch.job import transcribe_clips
 from whisper_sae_steer.batch.local import here
-from whisper_sae_steer.batch.parts import Results
-from whisper_sae_steer.batch.worker import Recording, Transcriber
+from whisper_sae_steer.batch.parts import BatchResults
+from whisper_sae_steer.batch.worker import BatchRecording, Transcriber
 from whisper_sae_steer.cli import main
+from whisper_sae_steer.commands.fields import add_fields, from_fields
 from whisper_sae_steer.errors import AlphaError, ManifestError, SteerError
 from whisper_sae_steer.faster import WhisperModel
 
 CHOSEN = ["--model", "tiny.en", "--compute_type", "int8", "--device", "cpu"]
-OPTIONS = BatchOptions(model="tiny.en", compute_type="int8", device="cpu")
+OPTIONS = BatchConfig(model="tiny.en", compute_type="int8", device="cpu")
 
 
 def rows(out: Path) -> dict[str, dict[str, Any]]:
@@ -128,7 +131,7 @@ def test_control_c_loses_no_row_and_the_same_command_goes_on(tmp_path: Path) -> 
 
 
 def test_words_own_languages_and_unsteered_rows(tmp_path: Path) -> None:
-    options = BatchOptions(
+    options = BatchConfig(
         model="tiny.en",
         steer_alpha=0,
         device="cpu",
@@ -139,17 +142,26 @@ def test_words_own_languages_and_unsteered_rows(tmp_path: Path) -> None:
     chosen = settings(options)
     assert chosen["pack_sha256"] is None
     worker = Transcriber(options, chosen, 1)
-    row = worker(Recording("a", str(SAMPLES / "speech.ogg"), "en"))
+    row = worker(BatchRecording("a", str(SAMPLES / "speech.ogg"), "en"))
     assert row["error"] is None
     words = [word["word"] for segment in row["segments"] for word in segment["words"]]
     assert "".join(words) == row["text"]
     assert {segment["speech_prob"] for segment in row["segments"]} == {None}
-    with Results(tmp_path / "out.parquet", chosen) as results:
+    with BatchResults(tmp_path / "out.parquet", chosen) as results:
         results.add(row)
         results.merge()
     assert rows(tmp_path / "out.parquet")["a"] == row
     with pytest.raises(SteerError, match="another than the job's"):
         Transcriber(options, {**chosen, "model_sha256": "0"}, 1)
+
+
+def test_skipping_gaps_is_no_setting_of_its_own_until_it_is_switched_off() -> None:
+    assert "skip_gaps" not in settings(OPTIONS), "files from before the option can be gone on with"
+    assert settings(replace(OPTIONS, skip_gaps=False)) == {**settings(OPTIONS), "skip_gaps": False}
+    parser = argparse.ArgumentParser()
+    add_fields(parser, BatchConfig)
+    for argv, expected in (([], True), (["--skip_gaps", "True"], True), (["--skip_gaps", "False"], False)):
+        assert from_fields(parser.parse_args(argv), BatchConfig).skip_gaps is expected
 
 
 def test_the_longest_come_first_and_what_kills_its_worker_gets_a_row(tmp_path: Path) -> None:
@@ -192,5 +204,5 @@ def test_what_would_fail_every_clip_is_refused_before_the_work(
     with pytest.raises(ManifestError, match="same path"):
         transcribe_clips([*clips, clips[0]], out, OPTIONS, here)
     with pytest.raises(AlphaError):
-        transcribe_clips(clips, out, BatchOptions(steer_alpha=float("nan")), here)
+        transcribe_clips(clips, out, BatchConfig(steer_alpha=float("nan")), here)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

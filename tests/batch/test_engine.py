@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.support import batch_workers as workers
-from whisper_sae_steer.batch.engine import TRIES, Engine, Make, Task, add_arguments, answers, choose
+from whisper_sae_steer.batch.choosing import add_arguments, choose
+from whisper_sae_steer.batch.engine import TRIES, BatchEngine, Make, Task, answers
 from whisper_sae_steer.batch.local import Processes, here
 from whisper_sae_steer.errors import PackError, SteerError
 
@@ -15,7 +16,7 @@ DOUBLED = {str(number): 2 * number for number in range(20)}
 
 
 @pytest.mark.parametrize("engine", [here, Processes(1), Processes(2)])
-def test_every_task_gets_its_answer(engine: Engine) -> None:
+def test_every_task_gets_its_answer(engine: BatchEngine) -> None:
     found = list(answers(engine, workers.doubler, NUMBERS))
     assert len(found) == len(NUMBERS)
     assert dict(found) == DOUBLED

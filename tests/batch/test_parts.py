@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from whisper_sae_steer.batch import parts
-from whisper_sae_steer.batch.parts import KEY, ROWS, Results
+from whisper_sae_steer.batch.parts import KEY, PART_ROWS, BatchResults
 from whisper_sae_steer.batch.worker import Row, failed
 from whisper_sae_steer.errors import ManifestError, SteerError
 
@@ -29,7 +29,7 @@ def table(path: Path) -> list[dict[str, Any]]:
 def test_rows_come_back_whole_with_their_settings(tmp_path: Path) -> None:
     out = tmp_path / "results.parquet"
     rows = [row("a.wav", " hello"), failed("b.wav", "AudioError: b.wav is empty", 2.0)]
-    with Results(out, SETTINGS) as results:
+    with BatchResults(out, SETTINGS) as results:
         for made in rows:
             results.add(made)
         results.merge()
@@ -44,7 +44,7 @@ def test_an_interrupted_run_keeps_its_rows_and_the_next_one_replaces_errors(tmp_
     out = tmp_path / "results.parquet"
 
     def interrupted() -> None:
-        with Results(out, SETTINGS) as results:
+        with BatchResults(out, SETTINGS) as results:
             results.add(failed("a.wav", "AudioError: damaged"))
             results.add(row("b.wav", " first"))
             raise KeyboardInterrupt
@@ -53,22 +53,22 @@ def test_an_interrupted_run_keeps_its_rows_and_the_next_one_replaces_errors(tmp_
         interrupted()
     assert not out.exists()
     for text in (" second", " third"):
-        with Results(out, SETTINGS) as results:
+        with BatchResults(out, SETTINGS) as results:
             assert results.errors["b.wav"] is None
             results.add(row("a.wav", text))
             results.merge()
         assert {made["path"]: made["text"] for made in table(out)} == {"a.wav": text, "b.wav": " first"}
         assert len(table(out)) == 2
     before = out.stat()
-    with Results(out, SETTINGS) as results:
+    with BatchResults(out, SETTINGS) as results:
         results.merge()
     assert out.stat() == before, "nothing new, nothing written"
 
 
 def test_rows_reach_the_disk_while_the_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "results.parquet"
-    with Results(out, SETTINGS) as results:
-        for number in range(2 * ROWS + 5):
+    with BatchResults(out, SETTINGS) as results:
+        for number in range(2 * PART_ROWS + 5):
             results.add(row(f"{number}.wav", " hi"))
         made = sorted(path.name for path in results.folder.glob("*.parquet"))
         assert made == ["00000001.parquet", "00000002.parquet"]
@@ -77,31 +77,31 @@ def test_rows_reach_the_disk_while_the_run_lasts(tmp_path: Path, monkeypatch: py
         assert (results.folder / "00000003.parquet").exists()
         results.merge()
     file = pq.ParquetFile(out)
-    assert file.metadata.num_rows == 2 * ROWS + 6
+    assert file.metadata.num_rows == 2 * PART_ROWS + 6
     assert file.metadata.num_row_groups == 3
 
 
 def test_other_settings_other_files_and_other_writers_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "results.parquet"
-    with Results(out, SETTINGS) as results:
+    with BatchResults(out, SETTINGS) as results:
         results.add(row("a.wav", " hello"))
-        with pytest.raises(ManifestError, match="another process"), Results(out, SETTINGS):
+        with pytest.raises(ManifestError, match="another process"), BatchResults(out, SETTINGS):
             pass
     changed = {**SETTINGS, "steer_alpha": 0.5}
-    with pytest.raises(ManifestError, match=r"steer_alpha 1\.0, now 0\.5"), Results(out, changed):
+    with pytest.raises(ManifestError, match=r"steer_alpha 1\.0, now 0\.5"), BatchResults(out, changed):
         pass
-    with Results(out, SETTINGS) as results:
+    with BatchResults(out, SETTINGS) as results:
         results.merge()
-    with pytest.raises(ManifestError, match=r"steer_alpha 1\.0, now 0\.5"), Results(out, changed):
+    with pytest.raises(ManifestError, match=r"steer_alpha 1\.0, now 0\.5"), BatchResults(out, changed):
         pass
     mine = tmp_path / "mine.parquet"
     mine.write_text("my own notes")
-    with pytest.raises(ManifestError, match="no result of this command"), Results(mine, SETTINGS):
+    with pytest.raises(ManifestError, match="no result of this command"), BatchResults(mine, SETTINGS):
         pass
     assert mine.read_text() == "my own notes"
     with (
         pytest.raises(SteerError, match="can't write"),
-        Results(tmp_path / "no" / "folder.parquet", SETTINGS),
+        BatchResults(tmp_path / "no" / "folder.parquet", SETTINGS),
     ):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.parquet", "results.parquet"]

@@ -12,8 +12,8 @@ import pytest
 from tests.support import batch_workers as workers
 from tests.support.real_models import sample
 from whisper_sae_steer.audio.clips import read_folder
-from whisper_sae_steer.audio.synthetic import write_wav
-from whisper_sae_steer.batch.config import BatchOptions
+from whisper_sae_steer.audio.writing import write_wav
+from whisper_sae_steer.batch.config import BatchConfig
 from whisper_sae_steer.batch.engine import Make, Task, answers
 from whisper_sae_steer.batch.job import transcribe_clips
 from whisper_sae_steer.errors import SteerError
@@ -60,7 +60,7 @@ def test_every_clip_has_one_row_although_an_actor_is_killed(engine: "RayActors",
             yield answer
 
     clips = read_folder(tmp_path / "mine", "speech")
-    options = BatchOptions(model="tiny.en", compute_type="int8", device="cpu")
+    options = BatchConfig(model="tiny.en", compute_type="int8", device="cpu")
     outcome = transcribe_clips(clips, tmp_path / "out.parquet", options, with_a_murder, 1, progress=False)
     assert outcome[:3] == (7, 7, 1)
     assert killed

@@ -6,23 +6,24 @@ import sys
 import time
 from pathlib import Path
 
-from ..audio.clips import Clip, read_folder, read_manifest
+from ..audio.clips import NONSPEECH_KINDS, Clip
 from ..commands.fields import add_fields, from_fields
-from ..errors import ManifestError, SteerError
-from . import engine
-from .config import OWN_LANGUAGE, BatchOptions
+from ..commands.recordings import add_recordings, read_recordings
+from ..errors import SteerError
+from . import choosing
+from .config import OWN_LANGUAGE, BatchConfig
+
+BATCH_KINDS = ("speech", *NONSPEECH_KINDS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that `main` reads."""
     add = parser.add_argument
-    add("clips", nargs="+", type=Path, help="tab-separated manifest (.tsv), or folders and files of audio")
-    add("--split", help="only clips of this split of the manifest")
-    add("--source", nargs="+", help="only clips of these sources of the manifest")
+    add_recordings(parser, "any audio")
     add("--out", type=Path, required=True, help="parquet file to write")
-    add_fields(parser.add_argument_group("transcription"), BatchOptions)
+    add_fields(parser.add_argument_group("transcription"), BatchConfig)
     group = parser.add_argument_group("workers")
-    engine.add_arguments(group, "local")
+    choosing.add_arguments(group, "local")
     group.add_argument(
         *("--threads",), type=int, default=0, help="CPU threads of a worker; 0: local its share, ray 1"
     )
@@ -36,8 +37,8 @@ def main(args: argparse.Namespace) -> int:
         if error.name != "pyarrow":
             raise
         raise SteerError("batch needs pyarrow: pip install 'whisper-sae-steer[batch]'") from error
-    options = from_fields(args, BatchOptions)
-    chosen = engine.choose(args)
+    options = from_fields(args, BatchConfig)
+    chosen = choosing.choose(args)
     started = time.monotonic()
     try:
         outcome = transcribe_clips(_clips(args), args.out, options, chosen, _threads(args))
@@ -56,24 +57,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:
-    """Those of one manifest, or of folders and files."""
-    manifests = [path for path in args.clips if path.suffix == ".tsv"]
-    if manifests:
-        if len(args.clips) > 1:
-            raise ManifestError("give one manifest, or folders and files of audio")
-        return read_manifest(manifests[0], args.split, source=args.source)
-    if args.split or args.source:
-        raise ManifestError("--split and --source choose lines of a manifest")
     known = "" if args.language in (None, OWN_LANGUAGE) else args.language
-    folders = [clip for path in args.clips if path.is_dir() for clip in read_folder(path, "speech", known)]
-    return folders + [_file(path, known) for path in args.clips if not path.is_dir()]
-
-
-def _file(path: Path, language: str) -> Clip:
-    if not path.exists():
-        raise ManifestError(f"{path}: no such file or folder")
-    name = path.as_posix()
-    return Clip(path.resolve(), name, path.parent.name, "speech", "speech", language, "", name, None)
+    return read_recordings(args, BATCH_KINDS, known)
 
 
 def _threads(args: argparse.Namespace) -> int:

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..errors import SteerError
+from ..commands.common import pack_named
+from ..errors import ConfigError
 from ..steering.operator import check_alpha
 
 OWN_LANGUAGE = "own"
@@ -11,8 +12,11 @@ OWN_LANGUAGE = "own"
 
 
 @dataclass(frozen=True)
-class BatchOptions:
-    """How every clip of a batch is transcribed."""
+class BatchConfig:
+    """How every clip of a batch is transcribed.
+
+    Raises ConfigError and AlphaError for values that would fail each clip, one after the other.
+    """
 
     model: str = "base"
     """name or path of the Whisper model"""
@@ -32,24 +36,25 @@ class BatchOptions:
     """beams at temperature zero"""
     word_timestamps: bool = False
     """times of single words, too"""
+    skip_gaps: bool = True
+    """cut gaps without speech out of windows; False leaves them to Whisper"""
 
-    @property
-    def pack_used(self) -> str | None:
-        """The pack to load; α = 0 needs none, and works with models that nobody has calibrated."""
-        return None if self.pack == "none" or not self.steer_alpha else self.pack
-
-    def check(self) -> None:
-        """SteerError for values that would fail each clip, one after the other."""
+    def __post_init__(self):
         from whisper.tokenizer import LANGUAGES
 
         check_alpha(self.steer_alpha)
         if self.language not in (None, OWN_LANGUAGE, *LANGUAGES):
-            raise SteerError(f"--language {self.language}: use a code such as en, or {OWN_LANGUAGE}")
+            raise ConfigError(f"--language {self.language}: use a code such as en, or {OWN_LANGUAGE}")
         if self.beam_size < 1:
-            raise SteerError(f"--beam_size {self.beam_size}: at least 1")
+            raise ConfigError(f"--beam_size {self.beam_size}: at least 1")
+
+    @property
+    def pack_used(self) -> str | None:
+        """The pack to load; α = 0 needs none, and works with models that nobody has calibrated."""
+        return pack_named(self.pack) if self.steer_alpha else None
 
 
-def settings(options: BatchOptions) -> dict[str, Any]:
+def settings(options: BatchConfig) -> dict[str, Any]:
     """What rows of one file must have in common, ready for JSON: options, and digests of model and pack.
 
     Raises WeightsError or PackError if either can't be found.
@@ -60,6 +65,8 @@ def settings(options: BatchOptions) -> dict[str, Any]:
     weights = resolve(options.model)
     pack = None if options.pack_used is None else load_pack(options.pack_used, weights)
     named = {name: value for name, value in asdict(options).items() if name not in ("device", "pack")}
+    if options.skip_gaps:  # as in files from before the option, which can be gone on with
+        del named["skip_gaps"]
     return named | {
         "model": weights.name,
         "model_sha256": weights.sha256,

@@ -1,11 +1,7 @@
 """What an engine is, and how every task gets exactly one answer although workers die."""
 
-import argparse
-from argparse import _ArgumentGroup as Group  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
-
-from ..errors import SteerError
 
 TRIES = 3
 """times that a task may kill its worker before it is given up"""
@@ -24,7 +20,7 @@ class Task(NamedTuple):
     item: Any
 
 
-class Engine(Protocol):
+class BatchEngine(Protocol):
     """Runs one pass over tasks on workers of some sort."""
 
     def __call__(self, make: Make, tasks: Sequence[Task], alone: bool) -> Iterator[tuple[str, Any]]:
@@ -36,7 +32,7 @@ class Engine(Protocol):
         ...
 
 
-def answers(engine: Engine, make: Make, tasks: Sequence[Task]) -> Generator[tuple[str, Any]]:
+def answers(engine: BatchEngine, make: Make, tasks: Sequence[Task]) -> Generator[tuple[str, Any]]:
     """Exactly one answer a task, as they come; None for one whose worker died TRIES times."""
     left = {task.key: task for task in tasks}
     for attempt in range(TRIES):
@@ -46,31 +42,3 @@ def answers(engine: Engine, make: Make, tasks: Sequence[Task]) -> Generator[tupl
             if left.pop(key, None) is not None:  # a cluster may repeat what it did already
                 yield key, answer
     yield from ((key, None) for key in left)
-
-
-def add_arguments(parser: argparse.ArgumentParser | Group, default: str | None) -> None:
-    """Give a parser the options that `choose` reads; `threads` comes from the command."""
-    add = parser.add_argument
-    add("--engine", choices=["local", "ray"], default=default, help="processes here, or actors on Ray")
-    add("--workers", type=int, default=1, help="processes or actors, one model each; local 0: this process")
-    add("--address", help="of a running Ray cluster; one is started on this machine when left out")
-    add("--gpus", type=float, default=0.0, help="GPUs that Ray reserves for a worker; 0.5: two share one")
-
-
-def choose(args: argparse.Namespace) -> Engine:
-    """The engine that parsed arguments ask for; SteerError if they contradict each other."""
-    if args.workers < (args.engine == "ray"):
-        raise SteerError(f"--workers {args.workers}: at least 1, or 0 for --engine local in this process")
-    if args.engine == "local":
-        from .local import Processes, here
-
-        if args.address or args.gpus:
-            raise SteerError("--address and --gpus are for --engine ray")
-        return Processes(args.workers) if args.workers else here
-    if args.gpus < 0 or (args.device == "cuda" and not args.gpus):
-        raise SteerError("--engine ray hides GPUs from workers that reserve none; say --gpus 1")
-    try:
-        from .ray import RayActors
-    except ModuleNotFoundError as error:
-        raise SteerError("--engine ray needs Ray: pip install 'whisper-sae-steer[ray]'") from error
-    return RayActors(args.workers, args.threads or 1, args.gpus, args.address)

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from ..audio.clips import Clip
 from ..errors import ManifestError, SteerError
-from .config import BatchOptions, settings
-from .engine import GIVEN_UP, Engine, Task, answers
-from .parts import Results
-from .worker import Recording, Transcriber, failed
+from .config import BatchConfig, settings
+from .engine import GIVEN_UP, BatchEngine, Task, answers
+from .parts import BatchResults
+from .worker import BatchRecording, Transcriber, failed
 
 
 class Outcome(NamedTuple):
@@ -31,8 +31,8 @@ class Outcome(NamedTuple):
 def transcribe_clips(
     clips: Sequence[Clip],
     out: str | Path,
-    options: BatchOptions,
-    engine: Engine,
+    options: BatchConfig,
+    engine: BatchEngine,
     threads: int = 0,
     progress: bool = True,
 ) -> Outcome:
@@ -43,18 +43,17 @@ def transcribe_clips(
     done are kept, and the same call goes on from them.
 
     Raises ManifestError if two clips share a key, or `out` has rows of other settings; other SteerErrors
-    for options, weights or packs that can't be used.
+    for weights or packs that can't be used.
     """
     if len({clip.key for clip in clips}) < len(clips):
         raise ManifestError("two clips have the same path; name folders with different names")
-    options.check()
     chosen = settings(options)
     make = partial(Transcriber, options, chosen, threads)
-    with Results(Path(out), chosen) as results:
+    with BatchResults(Path(out), chosen) as results:
         left = [clip for clip in clips if results.errors.get(clip.key, "new") is not None]
         # the longest first, or one of them may be what all wait for in the end
         left.sort(key=lambda clip: -(clip.seconds or 0))
-        tasks = [Task(clip.key, Recording(clip.key, str(clip.path), clip.language)) for clip in left]
+        tasks = [Task(clip.key, BatchRecording(clip.key, str(clip.path), clip.language)) for clip in left]
         seconds = 0.0
         with (
             closing(answers(engine, make, tasks)) as found,

@@ -1,4 +1,9 @@
-"""Engines on this machine: this process, or worker processes that may die without harm."""
+"""Engines on this machine: this process, or worker processes that may die without harm.
+
+loky's executor doesn't replace this: a worker that dies breaks the whole pool and fails the tasks of all its
+other workers, and what a worker raises while it loads never reaches the caller. Pools of one worker each
+would confine a death, but loky also replaces a worker, model and all, once it has grown by 300 MB.
+"""
 
 import signal
 from collections import deque

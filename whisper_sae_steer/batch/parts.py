@@ -22,7 +22,7 @@ KEY = b"whisper_sae_steer"
 """in a file's metadata: JSON with `settings` and `versions`"""
 FLUSH_SECONDS = 10.0
 """how old a row may get before it is on disk; Ctrl-C writes all"""
-ROWS = 1000
+PART_ROWS = 1000
 """rows of a part at most, and of a row group at least"""
 LIBRARIES = ("whisper-sae-steer", "faster-whisper", "ctranslate2", "torch")
 
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 )
 
 
-class Results:
+class BatchResults:
     """The rows of an output file: those it has, those of an interrupted run, and new ones.
 
     A context manager that keeps other processes away and, however it is left, has all rows on disk.
@@ -92,7 +92,7 @@ class Results:
         """Take a row; it replaces one that its clip may have."""
         self._rows.append(row)
         self.errors[row["path"]] = row["error"]
-        if len(self._rows) == ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if len(self._rows) == PART_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flush()
 
     def merge(self) -> None:
@@ -152,17 +152,17 @@ class Results:
     def _kept(self) -> Iterator[pa.Table]:
         """The latest row of each clip."""
         for path in self._files():
-            for batch in pq.ParquetFile(path).iter_batches(ROWS):
+            for batch in pq.ParquetFile(path).iter_batches(PART_ROWS):
                 mask = [self._latest[key] == path for key in batch["path"].to_pylist()]
                 yield pa.Table.from_batches([batch]).filter(pa.array(mask)).cast(self._schema)
 
 
 def _groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Small tables joined to row groups of at least ROWS rows, except the last."""
+    """Small tables joined to row groups of at least PART_ROWS rows, except the last."""
     held: list[pa.Table] = []
     for table in tables:
         held.append(table)
-        if sum(map(len, held)) >= ROWS:
+        if sum(map(len, held)) >= PART_ROWS:
             yield pa.concat_tables(held)
             held = []
     if held:

@@ -15,11 +15,11 @@ from ray.exceptions import RayError
 from ..errors import SteerError
 from .engine import Make, Task
 
-OBJECT_STORE = 100 << 20
+OBJECT_STORE_BYTES = 100 << 20
 """bytes: names go in and text comes out, audio never passes through"""
-BLOCK = 8
+BLOCK_TASKS = 8
 """tasks that travel together at most: Ray Data's own work is per block"""
-SLAB = 1000
+SLAB_BLOCKS = 1000
 """blocks that Ray Data sees at a time, so that its memory doesn't grow with the job"""
 RESTARTS = 100
 """of one actor in a pass: with Ray's own choice, no end, models that don't fit in memory load forever"""
@@ -39,9 +39,9 @@ class RayActors:
             self._connect()
         _quiet()
         # blocks as large as leaves each actor many of them, or the last ones would work alone
-        size = max(1, min(BLOCK, len(tasks) // (16 * self.workers)))
+        size = max(1, min(BLOCK_TASKS, len(tasks) // (16 * self.workers)))
         # a dying actor takes along what waits for it: alone means an actor that sees nothing else
-        slab = 1 if alone else size * SLAB
+        slab = 1 if alone else size * SLAB_BLOCKS
         for start in range(0, len(tasks), slab):
             yield from self._run(make, tasks[start : start + slab], size)
 
@@ -54,7 +54,7 @@ class RayActors:
                 ray.init(self.address, **quiet)
                 return
             cpus = self.workers * self.cpus
-            ray.init(num_cpus=cpus, object_store_memory=OBJECT_STORE, include_dashboard=False, **quiet)
+            ray.init(num_cpus=cpus, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
             where = f"of {self.address}" if self.address else "on this machine"
             raise SteerError(f"no Ray cluster {where}: {str(error).partition(chr(10))[0]}") from error

@@ -13,7 +13,7 @@ from ..audio.units import SAMPLE_RATE
 from ..errors import SteerError
 from ..faster import WhisperModel
 from ..reports.segments import segment_dict
-from .config import OWN_LANGUAGE, BatchOptions, settings
+from .config import OWN_LANGUAGE, BatchConfig, settings
 
 SEGMENT_FIELDS = (
     *("start", "end", "text", "avg_logprob", "no_speech_prob"),
@@ -21,7 +21,7 @@ SEGMENT_FIELDS = (
 )
 
 
-class Recording(NamedTuple):
+class BatchRecording(NamedTuple):
     """A clip, as it travels to a worker."""
 
     key: str
@@ -47,7 +47,7 @@ class Transcriber:
     SteerError if this machine's model or pack differ from `expected`, the settings of the job.
     """
 
-    def __init__(self, options: BatchOptions, expected: dict[str, Any], threads: int) -> None:
+    def __init__(self, options: BatchConfig, expected: dict[str, Any], threads: int) -> None:
         if settings(options) != expected:
             raise SteerError(
                 "this worker's model or pack is another than the job's; give all machines the same"
@@ -67,7 +67,7 @@ class Transcriber:
         list(self.model.transcribe(np.zeros(SAMPLE_RATE, dtype=np.float32), language="en")[0])
         gc.freeze()  # or every decoded file walks through all of torch's objects again
 
-    def __call__(self, recording: Recording) -> Row:
+    def __call__(self, recording: BatchRecording) -> Row:
         row = failed(recording.key, None)
         started = time.perf_counter()
         try:
@@ -77,7 +77,7 @@ class Transcriber:
         row["wall_seconds"] = round(time.perf_counter() - started, 4)
         return row
 
-    def _transcribe(self, recording: Recording, row: Row) -> None:
+    def _transcribe(self, recording: BatchRecording, row: Row) -> None:
         options = self.options
         audio = load_audio(recording.file)
         row["seconds"] = round(len(audio) / SAMPLE_RATE, 3)
@@ -88,6 +88,7 @@ class Transcriber:
             task=options.task,
             beam_size=options.beam_size,
             word_timestamps=options.word_timestamps,
+            skip_gaps=options.skip_gaps,
         )
         row["segments"] = [_segment(segment_dict(segment, i)) for i, segment in enumerate(segments)]
         row["text"] = "".join(segment["text"] for segment in row["segments"])

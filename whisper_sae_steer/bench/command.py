@@ -14,8 +14,10 @@ from typing import Literal
 import ctranslate2
 import torch
 
-from ..audio.clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
-from ..batch import engine
+from ..audio.clips import NONSPEECH_KINDS, Clip
+from ..batch import choosing
+from ..commands.common import add_model, add_pack, add_threads, pack_named
+from ..commands.recordings import add_recordings, read_recordings
 from ..errors import ManifestError, SteerError
 from . import runner
 from .backends import Backend, FasterBackend, OpenAIBackend
@@ -29,28 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
     what = "audio without speech" if metric == "fpr" else "speech (transcripts beside it as .txt)"
     parser.set_defaults(metric=metric)
     add = parser.add_argument
-    add("folders", nargs="*", type=Path, help=f"folders of {what}")
-    add("--manifest", type=Path, help="tab-separated list of clips, instead of folders")
-    add("--split", help="only clips of this split of the manifest")
-    add("--source", nargs="+", help="only clips of these sources of the manifest")
-    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add_recordings(parser, what, required=False)
+    add("--manifest", nargs="+", default=[], metavar="TSV", help="manifests, which may also be named above")
     add("--alphas", type=float, nargs="+", default=[0.0, 1.0], help="steering strengths")
     add("--out", type=Path, required=True, help="folder for clips.jsonl, summary.json, table.md")
-    add("--model", default="base", help="name or path of a Whisper model")
+    add_model(parser)
     add("--backend", choices=["faster", "openai"], default="faster")
     add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the library")
-    add("--pack", default="auto", help="steering pack: a path, auto (shipped with us) or none")
+    add_threads(parser)
+    add_pack(parser)
     add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
     add("--no_raw", action="store_true", help="leave out the greedy first window: faster")
-    engine.add_arguments(parser.add_argument_group("workers; without --engine, this process"), None)
+    choosing.add_arguments(parser.add_argument_group("workers; without --engine, this process"), None)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run a bench and write its rows, summary and table; 1 if clips failed, 130 after Ctrl-C."""
     clips = _clips(args)
-    elsewhere = runner.Elsewhere(engine.choose(args), partial(_load, args)) if args.engine else None
+    elsewhere = runner.Elsewhere(choosing.choose(args), partial(_load, args)) if args.engine else None
     backend = _load(args)
     stopped = False
     try:
@@ -71,14 +70,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _clips(args: argparse.Namespace) -> list[Clip]:
     kinds = NONSPEECH_KINDS if args.metric == "fpr" else ("speech",)
-    if bool(args.folders) == bool(args.manifest):
-        raise ManifestError("give either folders of audio or --manifest")
-    if args.manifest:
-        clips = read_manifest(args.manifest, args.split, kinds, args.source)
-    else:
-        known = args.language if args.language != runner.OWN_LANGUAGE else None
-        clips = [clip for folder in args.folders for clip in read_folder(folder, kinds[0], known or "")]
-    return clips if args.per_class is None else select(clips, args.per_class)
+    args.recordings += args.manifest
+    if not args.recordings:
+        raise ManifestError("give either folders and files of audio, or manifests (.tsv)")
+    known = "" if args.language in (None, runner.OWN_LANGUAGE) else args.language
+    return read_recordings(args, kinds, known)
 
 
 def _load(args: argparse.Namespace) -> Backend:
@@ -93,7 +89,7 @@ def _load(args: argparse.Namespace) -> Backend:
         if args.threads:
             torch.set_num_threads(args.threads)
         device = None if args.device == "auto" else args.device
-        return OpenAIBackend(load_model(args.model, device, pack=_pack(args.pack)), args.model)
+        return OpenAIBackend(load_model(args.model, device, pack=pack_named(args.pack)), args.model)
     from ..faster import WhisperModel
 
     model = WhisperModel(
@@ -101,14 +97,10 @@ def _load(args: argparse.Namespace) -> Backend:
         device=args.device,
         compute_type=args.compute_type,
         cpu_threads=args.threads,
-        pack=_pack(args.pack),
+        pack=pack_named(args.pack),
     )
     given = args.compute_type != "default"
     return FasterBackend(model, args.model, args.compute_type if given else model.model.compute_type)
-
-
-def _pack(given: str) -> str | None:
-    return None if given == "none" else given
 
 
 def _conditions(args: argparse.Namespace, clips: Sequence[Clip], backend: Backend) -> dict[str, str]:

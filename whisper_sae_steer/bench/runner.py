@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..audio.clips import Clip
 from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE
-from ..batch.engine import GIVEN_UP, Engine, Task, Worker, answers
+from ..batch.engine import GIVEN_UP, BatchEngine, Task, Worker, answers
 from ..errors import ManifestError, SteerError
 from ..files import write_text
 from ..models.greedy import RawWindow
@@ -56,7 +56,7 @@ Row = TypedDict(
 class Elsewhere(NamedTuple):
     """Where clips are measured, if not in this process."""
 
-    engine: Engine
+    engine: BatchEngine
     load: Callable[[], Backend]
     """loads the back end again in each worker; can be pickled"""
 

@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...audio.clips import NONSPEECH_KINDS, Clip, read_folder, read_manifest, select
+from ...audio.clips import KINDS, NONSPEECH_KINDS, Clip, read_clips, select
+from ...commands.common import add_model, add_pack, add_threads
+from ...commands.recordings import add_both_kinds
 from ...errors import ManifestError
 from ...files import write_atomically
 from ..command import machine
@@ -22,23 +24,16 @@ from .summary import RULE, compare
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that :func:`main` reads."""
     add = parser.add_argument
-    add(
-        "--nonspeech", nargs="+", type=Path, default=[], metavar="DIR", help="folders of audio without speech"
-    )
-    add("--speech", nargs="+", type=Path, default=[], metavar="DIR",
-        help="folders of speech (transcripts beside it as .txt)")  # fmt: skip
+    add_both_kinds(parser, "audio without speech", "speech (transcripts beside it as .txt)")
     add("--manifest", nargs="+", type=Path, default=[], help="tab-separated lists of clips of both kinds")
-    add("--split", help="only clips of this split of the manifests")
-    add("--source", nargs="+", help="only clips of these sources of the manifests")
-    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
     add("--peers", nargs="+", metavar="NAME", help="only these; what they are compared with is added")
     add("--list", action="store_true", help="say what the peers are, and do nothing else")
     add("--out", type=Path, default=Path("peers"), help="folder for the rows and the reports")
-    add("--model", default="base", help="name or path of a Whisper model")
+    add_model(parser)
     add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves it to the library")
-    add("--pack", default="auto", help="our steering pack: a path, or auto (shipped with us)")
+    add_threads(parser)
+    add_pack(parser, may_be_none=False)
     add("--packs", type=Path, help="folder of the packs that `python -m benchmarks.peers.packs` makes")
     add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
 
@@ -74,14 +69,10 @@ def _list(chosen: Sequence[peers.Peer], lacking: dict[str, str]) -> None:
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:
-    clips: list[Clip] = []
-    for manifest in args.manifest:
-        clips += read_manifest(manifest, args.split, source=args.source)
     known = "" if args.language in (None, "own") else args.language
-    for folder in args.nonspeech:
-        clips += read_folder(folder, NONSPEECH_KINDS[0])
-    for folder in args.speech:
-        clips += read_folder(folder, "speech", known)
+    clips = read_clips(args.manifest, args.split, KINDS, source=args.source)
+    clips += read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, source=args.source)
+    clips += read_clips(args.speech, args.split, ("speech",), source=args.source, language=known)
     if not clips:
         raise ManifestError("give --manifest, or --nonspeech and --speech folders")
     return clips if args.per_class is None else select(clips, args.per_class)

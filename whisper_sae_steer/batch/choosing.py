@@ -1,0 +1,34 @@
+"""Which engine a command uses: options for it, and the engine that they ask for."""
+
+import argparse
+
+from ..commands.common import Parser
+from ..errors import SteerError
+from .engine import BatchEngine
+from .local import Processes, here
+
+
+def add_arguments(parser: Parser, default: str | None) -> None:
+    """Give a parser the options that `choose` reads; `threads` comes from the command."""
+    add = parser.add_argument
+    add("--engine", choices=["local", "ray"], default=default, help="processes here, or actors on Ray")
+    add("--workers", type=int, default=1, help="processes or actors, one model each; local 0: this process")
+    add("--address", help="of a running Ray cluster; one is started on this machine when left out")
+    add("--gpus", type=float, default=0.0, help="GPUs that Ray reserves for a worker; 0.5: two share one")
+
+
+def choose(args: argparse.Namespace) -> BatchEngine:
+    """The engine that parsed arguments ask for; SteerError if they contradict each other."""
+    if args.workers < (args.engine == "ray"):
+        raise SteerError(f"--workers {args.workers}: at least 1, or 0 for --engine local in this process")
+    if args.engine == "local":
+        if args.address or args.gpus:
+            raise SteerError("--address and --gpus are for --engine ray")
+        return Processes(args.workers) if args.workers else here
+    if args.gpus < 0 or (args.device == "cuda" and not args.gpus):
+        raise SteerError("--engine ray hides GPUs from workers that reserve none; say --gpus 1")
+    try:
+        from .ray import RayActors
+    except ModuleNotFoundError as error:
+        raise SteerError("--engine ray needs Ray: pip install 'whisper-sae-steer[ray]'") from error
+    return RayActors(args.workers, args.threads or 1, args.gpus, args.address)

@@ -56,7 +56,7 @@ def test_decoding_stops_when_nobody_waits_any_more() -> None:
 
 @pytest.mark.parametrize("extra", [0, 1, 159, 160, 320, 16_003])
 def test_features_in_pieces_are_the_librarys(extra: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "PIECE", 1000)
+    monkeypatch.setattr(features, "PIECE_FRAMES", 1000)
     loud = sample("gap")[: 160 * 2000 + extra].copy()
     loud[: 160 * 1000] *= 0.01  # so that pieces have other maxima than the whole
     expected = FeatureExtractor()(loud)

@@ -12,13 +12,13 @@ import pytest
 
 from tests.support.serving_parts import ModelAsTold
 from whisper_sae_steer.serving.config import ServeConfig
-from whisper_sae_steer.serving.engine import Cancelled, Engine, checkpoint
+from whisper_sae_steer.serving.engine import Cancelled, ServingEngine, checkpoint
 from whisper_sae_steer.serving.errors import ApiError, Busy
 from whisper_sae_steer.serving.metrics import Metrics
 
 
-def an_engine(**options: Any) -> Engine:
-    return Engine(ServeConfig(**options), "some-model", cast(Any, ModelAsTold()), Metrics())
+def an_engine(**options: Any) -> ServingEngine:
+    return ServingEngine(ServeConfig(**options), "some-model", cast(Any, ModelAsTold()), Metrics())
 
 
 async def soon(condition: Any) -> None:
@@ -61,7 +61,7 @@ def test_the_wait_that_is_named_grows_with_queue_and_work() -> None:
         return named
 
     assert [asyncio.run(ask(jobs)) for jobs in (1, 4)] == ["1", "4"]
-    engine._seconds = 1e6
+    engine._job_seconds = 1e6
     assert engine.busy().headers["Retry-After"] == "60"
 
 

@@ -15,7 +15,7 @@ from tests.support.serving_parts import Serving, serving, until
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.serving import live
 from whisper_sae_steer.serving.config import ServeConfig
-from whisper_sae_steer.serving.engine import Engine
+from whisper_sae_steer.serving.engine import ServingEngine
 
 SPEECH = sample("speech")
 PCM = (SPEECH * 32767).astype("<i2").tobytes()
@@ -109,7 +109,7 @@ def test_noise_gives_no_text_and_alpha_zero_no_labels(server: Serving):
         connection.send('{"type": "end"}')
         messages = rest(connection)
     assert text_of(messages) == []
-    with session(server, {"alpha": 0}) as connection:
+    with session(server, {"steer_alpha": 0}) as connection:
         connection.send(PCM)
         connection.send('{"type": "end"}')
         messages = rest(connection)
@@ -118,7 +118,7 @@ def test_noise_gives_no_text_and_alpha_zero_no_labels(server: Serving):
 
 
 def test_sessions_share_the_model(server: Serving):
-    with session(server, {}) as one, session(server, {"alpha": 0}) as other:
+    with session(server, {}) as one, session(server, {"steer_alpha": 0}) as other:
         for connection in (one, other):
             connection.send(PCM)
             connection.send('{"type": "end"}')
@@ -135,12 +135,12 @@ def test_sessions_share_the_model(server: Serving):
         ("hello", 1007, "JSON"),
         ("[" * 100_000, 1007, "JSON"),
         ("[]", 1007, "options"),
-        ('{"alpha": "NaN"}', 1007, "alpha"),
-        ('{"alpha": -1}', 1007, "alpha"),
+        ('{"steer_alpha": "NaN"}', 1007, "steer_alpha"),
+        ('{"steer_alpha": -1}', 1007, "steer_alpha"),
         ('{"format": "mp3"}', 1007, "format"),
         ('{"language": "de"}', 1007, "'de'"),  # an English-only model
         ('{"min_chunk": 0}', 1007, "min_chunk"),
-        ('{"alfa": 1}', 1007, "alfa"),
+        ('{"alpha": 1}', 1007, "alpha"),  # HTTP's name for it holds here, too
     ],
 )
 def test_bad_options_are_refused(server: Serving, message: str | bytes, code: int, said: str):
@@ -186,7 +186,7 @@ def test_a_client_that_says_nothing_is_let_go(server: Serving, monkeypatch: pyte
 
 
 def test_a_client_that_hangs_up_leaves_nothing_behind(server: Serving):
-    engine: Engine = server.app.state.engine
+    engine: ServingEngine = server.app.state.engine
     with session(server, {}) as connection:
         connection.send(PCM)
         until(lambda: engine.uploads.taken == 1)
@@ -205,7 +205,7 @@ def test_more_sessions_than_allowed_are_sent_away():
 
 def test_a_session_waits_for_a_worker_but_not_for_ever(server: Serving, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live, "BUSY_SECONDS", 0.2)
-    engine: Engine = server.app.state.engine
+    engine: ServingEngine = server.app.state.engine
     with session(server, {}) as connection:
         while engine._jobs.take():
             pass

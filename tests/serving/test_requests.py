@@ -30,6 +30,7 @@ def test_fields_reach_the_model(server: Serving, model: ModelAsTold) -> None:
         prompt="names: Ada",
         temperature="0.4",
         steer_alpha="2",
+        skip_gaps="false",
         response_format="verbose_json",
         **{"timestamp_granularities[]": "word"},
     )
@@ -44,6 +45,7 @@ def test_fields_reach_the_model(server: Serving, model: ModelAsTold) -> None:
         "temperature": 0.4,
         "word_timestamps": True,
         "steer_alpha": 2.0,
+        "skip_gaps": False,
     }
 
 
@@ -57,6 +59,7 @@ def test_left_out_or_empty_fields_are_the_defaults(server: Serving, model: Model
         "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
         "word_timestamps": False,
         "steer_alpha": 0.5,
+        "skip_gaps": True,
     }
 
 
@@ -81,6 +84,7 @@ def test_translations_translate(server: Serving, model: ModelAsTold) -> None:
         ({"steer_alpha": "inf"}, "invalid_value", "steer_alpha"),
         ({"steer_alpha": "nan"}, "invalid_value", "steer_alpha"),
         ({"steer_alpha": "-1"}, "invalid_value", "steer_alpha"),
+        ({"skip_gaps": "perhaps"}, "invalid_value", "skip_gaps"),
         ({"stream": "maybe"}, "invalid_value", "stream"),
         ({"stream": "true", "response_format": "srt"}, "invalid_value", "stream"),
         ({"timestamp_granularities[]": "word"}, "invalid_value", "timestamp_granularities[]"),

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from . import health, live, page, routes, timeline
 from .config import ServeConfig
-from .engine import Engine
+from .engine import ServingEngine
 from .errors import add_handlers
 from .metrics import Metrics
 from .model import ServedModel, load_model, served_name
@@ -21,7 +21,7 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         served = model or load_model(config)
         served.metrics = metrics
-        engine = app.state.engine = Engine(config, served_name(config), served, metrics)
+        engine = app.state.engine = ServingEngine(config, served_name(config), served, metrics)
         yield
         engine.close()
 

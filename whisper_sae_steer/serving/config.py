@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import SteerError
+from ..errors import ConfigError
 
 MAX_ALPHA = 100.0
 """far beyond any use, and far from overflow"""
@@ -10,7 +10,7 @@ MAX_ALPHA = 100.0
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Options of :func:`.app.create_app`. Raises SteerError for values that can't be served with."""
+    """Options of :func:`.app.create_app`. Raises ConfigError for values that can't be served with."""
 
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 for every network"""
@@ -52,14 +52,14 @@ class ServeConfig:
     def __post_init__(self):
         for name in ("workers", "max_uploads", "max_upload_bytes"):
             if getattr(self, name) < 1:
-                raise SteerError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("max_audio_seconds", "upload_timeout", "decode_timeout"):
             if not getattr(self, name) > 0:
-                raise SteerError(f"{name} must be above 0, not {getattr(self, name)}")
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 <= self.steer_alpha <= MAX_ALPHA:
-            raise SteerError(f"steer_alpha must be from 0 to {MAX_ALPHA:g}, not {self.steer_alpha}")
+            raise ConfigError(f"steer_alpha must be from 0 to {MAX_ALPHA:g}, not {self.steer_alpha}")
         for name in ("max_queue", "cpu_threads", "shutdown_timeout"):
             if getattr(self, name) < 0:
-                raise SteerError(f"{name} must not be negative, as {getattr(self, name)} is")
+                raise ConfigError(f"{name} must not be negative, as {getattr(self, name)} is")
         if self.api_key is not None and not self.api_key.strip():
-            raise SteerError("an empty api_key would let nobody in; leave it out to let everybody in")
+            raise ConfigError("an empty api_key would let nobody in; leave it out to let everybody in")

@@ -18,7 +18,7 @@ from .metrics import Metrics
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONGEST_RETRY = 60
+LONGEST_RETRY_SECONDS = 60
 """seconds; OpenAI's client heeds no longer Retry-After"""
 
 _cancelled: ContextVar[threading.Event] = ContextVar("cancelled")
@@ -54,7 +54,7 @@ class Slots:
             self.taken -= 1
 
 
-class Engine:
+class ServingEngine:
     """A model and the threads that work on it."""
 
     def __init__(self, config: ServeConfig, name: str, model: WhisperModel, metrics: Metrics):
@@ -65,8 +65,8 @@ class Engine:
         self.uploads = Slots(config.max_uploads)
         self._jobs = Slots(config.workers + config.max_queue)
         self._pool = ThreadPoolExecutor(config.workers, "transcribe")
-        self._seconds = 1.0
-        """what a job takes, as a running mean"""
+        self._job_seconds = 1.0
+        """how long a job takes, as a running mean"""
         self.closing = False
         metrics.show(queued=lambda: self.queued, running=lambda: self._jobs.taken - self.queued)
 
@@ -86,7 +86,7 @@ class Engine:
     def busy(self) -> Busy:
         """The refusal for now, with a guess of when to come back."""
         ahead = (self._jobs.taken or 1) / self.config.workers
-        wait = min(LONGEST_RETRY, math.ceil(self._seconds * ahead))
+        wait = min(LONGEST_RETRY_SECONDS, math.ceil(self._job_seconds * ahead))
         return Busy("the server is busy; try again later", max(1, wait))
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -107,7 +107,7 @@ class Engine:
                 error.__context__ = None  # frames would keep the recording until some garbage collection
                 raise error.with_traceback(None) from None
             finally:
-                self._seconds += 0.1 * (time.monotonic() - started - self._seconds)
+                self._job_seconds += 0.1 * (time.monotonic() - started - self._job_seconds)
 
         future: Future[T] = self._pool.submit(copy_context().run, work)
         future.add_done_callback(lambda _: self._jobs.give_back())

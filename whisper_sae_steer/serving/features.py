@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from .engine import checkpoint
 
-PIECE = 20_000
+PIECE_FRAMES = 20_000
 """frames of 10 ms"""
-EDGE = 2
+EDGE_FRAMES = 2
 """frames at the edge of a piece that reach beyond it"""
 RANGE = 8 / 4
 """what is kept below the loudest value: 8 of log10, in the features' scale"""
@@ -29,14 +29,14 @@ class PiecewiseFeatures(FeatureExtractor):
         """Log mel features [n_mels, frames] of samples [n]."""
         hop = self.hop_length
         frames = (len(waveform) + padding) // hop
-        if frames <= PIECE:
+        if frames <= PIECE_FRAMES:
             return cast(NDArray[np.float32], super().__call__(waveform, padding, chunk_length))
         padded = np.pad(waveform, (0, padding))
         features = np.empty((len(self.mel_filters), frames), np.float32)
-        for start in range(0, frames, PIECE):
+        for start in range(0, frames, PIECE_FRAMES):
             checkpoint()
-            stop, before = min(frames, start + PIECE), min(start, EDGE)
-            end = len(padded) if stop == frames else (stop + EDGE) * hop
+            stop, before = min(frames, start + PIECE_FRAMES), min(start, EDGE_FRAMES)
+            end = len(padded) if stop == frames else (stop + EDGE_FRAMES) * hop
             piece = super().__call__(padded[(start - before) * hop : end], 0, chunk_length)
             features[:, start:stop] = piece[:, before : before + stop - start]
         return np.maximum(features, features.max() - RANGE, out=features)

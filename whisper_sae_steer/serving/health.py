@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from .engine import Engine
+from .engine import ServingEngine
 
 router = APIRouter()
 
@@ -13,14 +13,14 @@ router = APIRouter()
 @router.get("/health")
 def health(request: Request) -> dict[str, Any]:
     """Alive; ``ready`` is whether a request now would be taken."""
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     return {"status": "ok", "ready": engine.has_room, "model": engine.name, "queued": engine.queued}
 
 
 @router.get("/health/ready")
 def ready(request: Request, response: Response) -> dict[str, bool]:
     """503 while no further request would be taken."""
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     response.status_code = 200 if engine.has_room else 503
     return {"ready": engine.has_room}
 
@@ -28,5 +28,5 @@ def ready(request: Request, response: Response) -> dict[str, bool]:
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
     """In Prometheus's text format."""
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     return Response(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -21,7 +21,7 @@ from ..audio.units import SAMPLE_RATE
 from ..errors import SteerError
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .config import MAX_ALPHA
-from .engine import Engine
+from .engine import ServingEngine
 from .errors import Busy
 from .options import Task
 from .security import KEY_PROTOCOL, require_key
@@ -44,7 +44,7 @@ class LiveOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    alpha: float | None = Field(None, ge=0, le=MAX_ALPHA)
+    steer_alpha: float | None = Field(None, ge=0, le=MAX_ALPHA)
     """strength of the steering; the server's own when left out"""
     language: str | None = None
     """code; detected when left out"""
@@ -54,7 +54,7 @@ class LiveOptions(BaseModel):
     words: bool = False
     """whether segments come with their words"""
     min_chunk: float = Field(1.0, ge=0.1, le=5.0)
-    """seconds of new audio after which it is transcribed: shorter is sooner and dearer"""
+    """seconds of new audio after which it is transcribed: shorter is sooner and takes more computing"""
 
 
 class Closing(WebSocketException):
@@ -67,8 +67,8 @@ class Closing(WebSocketException):
 class Backlog:
     """Audio between the client and the worker: at most a few seconds wait."""
 
-    def __init__(self, enough: float):
-        self._enough = enough * SAMPLE_RATE
+    def __init__(self, enough_seconds: float):
+        self._enough_samples = enough_seconds * SAMPLE_RATE
         self._chunks: deque[NDArray[np.float32]] = deque()
         self._samples = 0
         self._ended = False
@@ -91,7 +91,7 @@ class Backlog:
     async def take(self) -> NDArray[np.float32] | None:
         """All that waits, once it is enough for a step or the last; None at the end."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._ended or self._samples >= self._enough)
+            await self._changed.wait_for(lambda: self._ended or self._samples >= self._enough_samples)
             if not self._chunks:
                 return None
             samples = np.concatenate(self._chunks)
@@ -104,7 +104,7 @@ class Backlog:
 @router.websocket("/v1/audio/stream")
 async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
     """One live session. Sessions share the workers with uploads: each step is a job."""
-    engine: Engine = websocket.app.state.engine
+    engine: ServingEngine = websocket.app.state.engine
     # a browser that offers protocols, one of them the key, wants one of the others chosen
     offered = [name for name in websocket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
     await websocket.accept(offered[0] if offered else None)
@@ -133,9 +133,9 @@ async def _close(websocket: WebSocket, closing: Closing) -> None:
         pass  # it is gone already
 
 
-async def _serve(websocket: WebSocket, engine: Engine) -> None:
+async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
     options = _options(await _message(websocket))
-    alpha = engine.config.steer_alpha if options.alpha is None else options.alpha
+    alpha = engine.config.steer_alpha if options.steer_alpha is None else options.steer_alpha
     try:
         session = StreamingTranscriber(
             engine.model,
@@ -146,7 +146,9 @@ async def _serve(websocket: WebSocket, engine: Engine) -> None:
         )
     except SteerError as error:
         raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, str(error)) from None
-    await _send(websocket, {"type": "ready", "model": engine.name, "alpha": alpha, "format": options.format})
+    await _send(
+        websocket, {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
+    )
     backlog = Backlog(options.min_chunk)
     tasks = [
         asyncio.create_task(_receive(websocket, options, backlog, engine.config.max_audio_seconds)),
@@ -160,14 +162,18 @@ async def _serve(websocket: WebSocket, engine: Engine) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _receive(websocket: WebSocket, options: LiveOptions, backlog: Backlog, longest: float) -> None:
+async def _receive(
+    websocket: WebSocket, options: LiveOptions, backlog: Backlog, longest_seconds: float
+) -> None:
     """Bring the client's audio to the backlog until it says that it was all."""
     seconds = 0.0
     while isinstance(message := await _message(websocket), bytes):
         samples = _samples(message, options)
         seconds += len(samples) / SAMPLE_RATE
-        if seconds > longest:
-            raise Closing(status.WS_1008_POLICY_VIOLATION, f"the session is longer than {longest:g} s")
+        if seconds > longest_seconds:
+            raise Closing(
+                status.WS_1008_POLICY_VIOLATION, f"the session is longer than {longest_seconds:g} s"
+            )
         await backlog.put(samples)
     if _json(message) != {"type": "end"}:
         raise Closing(
@@ -180,7 +186,7 @@ async def _transcribe(
     websocket: WebSocket,
     options: LiveOptions,
     backlog: Backlog,
-    engine: Engine,
+    engine: ServingEngine,
     session: StreamingTranscriber,
 ) -> None:
     """Feed what waits, in one go: a session that fell behind catches up, as that costs less."""
@@ -192,7 +198,9 @@ async def _transcribe(
     await _send(websocket, _update("end", update, session, options.words))
 
 
-async def _run(engine: Engine, session: StreamingTranscriber, samples: NDArray[np.float32] | None) -> Update:
+async def _run(
+    engine: ServingEngine, session: StreamingTranscriber, samples: NDArray[np.float32] | None
+) -> Update:
     """One step of the session by a worker, samples None for its end; waits for room in the queue."""
     deadline = asyncio.get_running_loop().time() + BUSY_SECONDS
     while True:

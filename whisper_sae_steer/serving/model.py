@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from ctranslate2 import StorageView
 
+from ..commands.common import pack_named
 from ..errors import SteerError
 from ..faster import WhisperModel
 from ..steering.calls import current
@@ -47,7 +48,7 @@ def load_model(config: ServeConfig) -> ServedModel:
             compute_type=config.compute_type,
             cpu_threads=config.cpu_threads,
             num_workers=config.workers,
-            pack=None if config.pack == "none" else config.pack,
+            pack=pack_named(config.pack),
         )
     except SteerError:
         raise

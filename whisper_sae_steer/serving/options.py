@@ -7,7 +7,7 @@ from starlette.datastructures import FormData
 from whisper.tokenizer import TO_LANGUAGE_CODE
 
 from .config import MAX_ALPHA
-from .engine import Engine
+from .engine import ServingEngine
 from .errors import ApiError
 
 Task = Literal["transcribe", "translate"]
@@ -17,7 +17,7 @@ GRANULARITIES = "timestamp_granularities[]"
 """as OpenAI's clients call the field"""
 
 
-class Options(BaseModel):
+class RequestOptions(BaseModel):
     """The form's fields beside the file; what OpenAI's API has and we don't is left unread."""
 
     model_config = ConfigDict(frozen=True)
@@ -37,9 +37,11 @@ class Options(BaseModel):
     """server-sent events, one a segment, instead of one answer"""
     steer_alpha: float = Field(ge=0, le=MAX_ALPHA)
     """strength of the steering; 0 is the unsteered library"""
+    skip_gaps: bool = True
+    """cut gaps without speech out of windows; false leaves them to Whisper"""
 
 
-def read_options(form: FormData, engine: Engine, task: Task) -> Options:
+def read_options(form: FormData, engine: ServingEngine, task: Task) -> RequestOptions:
     """The options of a request for ``task``; ApiError 400 that names the field at fault."""
     given: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str) and value}
     config = engine.config
@@ -47,7 +49,7 @@ def read_options(form: FormData, engine: Engine, task: Task) -> Options:
     if granularities := form.getlist(GRANULARITIES):
         given["timestamp_granularities"] = granularities
     try:
-        options = Options.model_validate(given)
+        options = RequestOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
@@ -62,7 +64,7 @@ def read_options(form: FormData, engine: Engine, task: Task) -> Options:
     return options.model_copy(update={"language": language})
 
 
-def _check_together(options: Options, granularities: bool) -> None:
+def _check_together(options: RequestOptions, granularities: bool) -> None:
     if granularities and options.response_format != "verbose_json":
         message = "timestamp_granularities needs response_format verbose_json"
         raise ApiError(400, message, "invalid_value", GRANULARITIES)
@@ -72,7 +74,7 @@ def _check_together(options: Options, granularities: bool) -> None:
         )
 
 
-def _language(name: str | None, engine: Engine) -> str | None:
+def _language(name: str | None, engine: ServingEngine) -> str | None:
     """The code of a language; that of an English-only model is known."""
     if name is None:
         return None if engine.is_multilingual else "en"

@@ -1,4 +1,4 @@
-"""What was heard, in the forms that OpenAI's API answers in."""
+"""Transcripts, in the forms that OpenAI's API answers in."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -11,8 +11,8 @@ from whisper.tokenizer import LANGUAGES
 from whisper.utils import WriteSRT, WriteVTT
 
 from .errors import ApiError, error_body
-from .options import Options, Task
-from .transcribing import Heard, SegmentDict
+from .options import RequestOptions, Task
+from .transcribing import RecordingInfo, SegmentDict
 
 log = structlog.get_logger()
 
@@ -23,7 +23,9 @@ NO_BUFFERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """or a proxy would keep events back"""
 
 
-def answer(options: Options, task: Task, heard: Heard, segments: Sequence[SegmentDict]) -> Response:
+def answer(
+    options: RequestOptions, task: Task, info: RecordingInfo, segments: Sequence[SegmentDict]
+) -> Response:
     """The whole result in the format asked for."""
     text = "".join(segment["text"] for segment in segments).strip()
     if options.response_format == "text":
@@ -33,17 +35,17 @@ def answer(options: Options, task: Task, heard: Heard, segments: Sequence[Segmen
         SUBTITLES[options.response_format]("").write_result({"segments": segments}, written)
         return PlainTextResponse(written.getvalue())
     if options.response_format == "json":
-        return JSONResponse({"text": text, "usage": _usage(heard)})
-    return JSONResponse(_verbose(options, task, heard, segments, text))
+        return JSONResponse({"text": text, "usage": _usage(info)})
+    return JSONResponse(_verbose(options, task, info, segments, text))
 
 
 def _verbose(
-    options: Options, task: Task, heard: Heard, segments: Sequence[SegmentDict], text: str
+    options: RequestOptions, task: Task, info: RecordingInfo, segments: Sequence[SegmentDict], text: str
 ) -> dict[str, Any]:
     body: dict[str, Any] = {
         "task": task,
-        "language": LANGUAGES.get(heard.language, heard.language),
-        "duration": heard.seconds,
+        "language": LANGUAGES.get(info.language, info.language),
+        "duration": info.seconds,
         "text": text,
     }
     if "segment" in options.timestamp_granularities:
@@ -53,15 +55,15 @@ def _verbose(
     if "word" in options.timestamp_granularities:
         words = [word for segment in segments for word in segment.get("words", ())]
         body["words"] = [word | {"word": word["word"].strip()} for word in words]
-    return body | {"usage": _usage(heard)}
+    return body | {"usage": _usage(info)}
 
 
-def stream(heard: Heard, segments: AsyncIterator[SegmentDict]) -> StreamingResponse:
+def stream(info: RecordingInfo, segments: AsyncIterator[SegmentDict]) -> StreamingResponse:
     """A ``transcript.text.delta`` for each segment, times and labels with it; ``transcript.text.done``."""
-    return StreamingResponse(_events(heard, segments), media_type="text/event-stream", headers=NO_BUFFERS)
+    return StreamingResponse(_events(info, segments), media_type="text/event-stream", headers=NO_BUFFERS)
 
 
-async def _events(heard: Heard, segments: AsyncIterator[SegmentDict]) -> AsyncIterator[str]:
+async def _events(info: RecordingInfo, segments: AsyncIterator[SegmentDict]) -> AsyncIterator[str]:
     text = ""
     try:
         async for segment in segments:
@@ -73,7 +75,7 @@ async def _events(heard: Heard, segments: AsyncIterator[SegmentDict]) -> AsyncIt
         log.exception("a stream failed")
         yield _event(error_body(ApiError(500, "the transcription failed; the server's log says why")))
         return
-    yield _event({"type": "transcript.text.done", "text": text, "usage": _usage(heard)})
+    yield _event({"type": "transcript.text.done", "text": text, "usage": _usage(info)})
     yield "data: [DONE]\n\n"
 
 
@@ -81,5 +83,5 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def _usage(heard: Heard) -> dict[str, Any]:
-    return {"type": "duration", "seconds": round(heard.seconds, 3)}
+def _usage(info: RecordingInfo) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(info.seconds, 3)}

@@ -9,11 +9,11 @@ from fastapi.responses import Response
 
 from . import responses
 from .disconnect import unless_gone
-from .engine import Engine
+from .engine import ServingEngine
 from .errors import ApiError
 from .options import Task, read_options
 from .security import require_key
-from .transcribing import Heard, SegmentDict, transcribe
+from .transcribing import RecordingInfo, SegmentDict, transcribe
 from .uploads import Form, audio_of
 
 T = TypeVar("T")
@@ -36,20 +36,20 @@ async def translations(request: Request, form: Form) -> Response:
 @router.get("/models")
 def models(request: Request) -> dict[str, Any]:
     """The model and its aliases."""
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     return {"object": "list", "data": [_model(name, engine) for name in engine.names]}
 
 
 @router.get("/models/{name:path}")
 def model(request: Request, name: str) -> dict[str, Any]:
     """One of them."""
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     if name not in engine.names:
         raise ApiError(404, f"the model {name!r} does not exist", "model_not_found", "model")
     return _model(name, engine)
 
 
-def _model(name: str, engine: Engine) -> dict[str, Any]:
+def _model(name: str, engine: ServingEngine) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -61,16 +61,16 @@ def _model(name: str, engine: Engine) -> dict[str, Any]:
 
 
 async def _answer(request: Request, form: Form, task: Task) -> Response:
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     options = read_options(form, engine, task)
     file = audio_of(form, engine.config)
     items = engine.draw(transcribe, engine, file, options, task)
-    heard = cast(Heard, await unless_gone(request, anext(items)))
-    request.state.log |= {"alpha": options.steer_alpha, "audio_seconds": round(heard.seconds, 2)}
+    info = cast(RecordingInfo, await unless_gone(request, anext(items)))
+    request.state.log |= {"steer_alpha": options.steer_alpha, "audio_seconds": round(info.seconds, 2)}
     segments = cast(AsyncGenerator[SegmentDict], items)
     if options.stream:
-        return responses.stream(heard, segments)
-    return responses.answer(options, task, heard, await unless_gone(request, _all(segments)))
+        return responses.stream(info, segments)
+    return responses.answer(options, task, info, await unless_gone(request, _all(segments)))
 
 
 async def _all(items: AsyncGenerator[T]) -> list[T]:

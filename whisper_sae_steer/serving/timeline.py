@@ -1,4 +1,4 @@
-"""What the gate hears over the whole of a recording, for whoever draws it."""
+"""How likely speech is throughout a recording, for whoever draws it."""
 
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -13,12 +13,12 @@ from ..faster import WhisperModel
 from ..steering.operator import Labels
 from .decoding import decode
 from .disconnect import unless_gone
-from .engine import Engine
+from .engine import ServingEngine
 from .errors import ApiError
 from .security import require_key
 from .uploads import Form, audio_of
 
-STEP = 0.1
+STEP_SECONDS = 0.1
 """seconds from one value to the next"""
 DIGITS = 5
 
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
 @router.post("/audio/timeline")
 async def timeline(request: Request, form: Form) -> dict[str, Any]:
     """Speech probability and hallucination risk for each 0.1 s of an upload, without transcribing it."""
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     if engine.model.steerer is None:
         raise ApiError(409, f"{engine.name} is served without a steering pack: nothing hears speech in it")
     file = audio_of(form, engine.config)
@@ -37,23 +37,23 @@ async def timeline(request: Request, form: Form) -> dict[str, Any]:
     return answer
 
 
-def _read(engine: Engine, file: BinaryIO) -> dict[str, Any]:
+def _read(engine: ServingEngine, file: BinaryIO) -> dict[str, Any]:
     samples = decode(file, engine.config)
     labels = list(timeline_of(engine.model, samples))
     return {
         "duration": round(len(samples) / SAMPLE_RATE, 3),
-        "step": STEP,
+        "step": STEP_SECONDS,
         "speech_prob": [round(label.speech_prob, DIGITS) for label in labels],
         "hallucination_risk": [round(label.hallucination_risk, DIGITS) for label in labels],
     }
 
 
 def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[Labels]:
-    """Labels of each STEP of samples [n], heard in windows of 30 s by a model that has a pack."""
+    """Labels of each STEP_SECONDS of samples [n], judged in windows of 30 s by a model that has a pack."""
     for begin in range(0, len(samples), WINDOW_SAMPLES):
         window = samples[begin : begin + WINDOW_SAMPLES]
         with model.steering() as call:
             model.encode(pad_or_trim(model.feature_extractor(window)[:, :-1]))
         assert call is not None
-        for step in range(-(-len(window) // round(STEP * SAMPLE_RATE))):
-            yield model.label(call, 0, step * STEP, (step + 1) * STEP)
+        for step in range(-(-len(window) // round(STEP_SECONDS * SAMPLE_RATE))):
+            yield model.label(call, 0, step * STEP_SECONDS, (step + 1) * STEP_SECONDS)

@@ -5,23 +5,26 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ..reports.segments import segment_dict
 from .decoding import decode
-from .engine import Engine
-from .options import Options, Task
+from .engine import ServingEngine
+from .options import RequestOptions, Task
 
 SegmentDict = dict[str, Any]
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """tried in turn where a window fails Whisper's thresholds"""
 
 
-class Heard(NamedTuple):
+class RecordingInfo(NamedTuple):
     """What is known of a recording before its first segment."""
 
     seconds: float
     language: str
 
 
-def transcribe(engine: Engine, file: BinaryIO, options: Options, task: Task) -> Iterator[Heard | SegmentDict]:
-    """A job for :meth:`.Engine.draw`: first what was heard, then each segment as openai-whisper's dict.
+def transcribe(
+    engine: ServingEngine, file: BinaryIO, options: RequestOptions, task: Task
+) -> Iterator[RecordingInfo | SegmentDict]:
+    """A job for :meth:`.ServingEngine.draw`: the recording's length and language, then each segment as
+    openai-whisper's dict.
 
     Segments have ``speech_prob`` and ``hallucination_risk`` if the model has a pack and α isn't 0.
     """
@@ -34,9 +37,10 @@ def transcribe(engine: Engine, file: BinaryIO, options: Options, task: Task) -> 
         temperature=options.temperature or TEMPERATURES,
         word_timestamps="word" in options.timestamp_granularities,
         steer_alpha=options.steer_alpha,
+        skip_gaps=options.skip_gaps,
     )
     engine.metrics.audio.inc(info.duration)
-    yield Heard(info.duration, info.language)
+    yield RecordingInfo(info.duration, info.language)
     for number, segment in enumerate(segments):
         engine.metrics.segments.inc()
         yield segment_dict(segment, number)

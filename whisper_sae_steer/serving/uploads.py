@@ -9,7 +9,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.types import Message
 
 from .config import ServeConfig
-from .engine import Engine
+from .engine import ServingEngine
 from .errors import ApiError
 
 FIELD_BYTES = 2**16
@@ -23,7 +23,7 @@ async def receive_form(request: Request) -> AsyncGenerator[FormData]:
     while it comes in where it grows too large (413) or takes too long (408). What a file is called is never
     used.
     """
-    engine: Engine = request.app.state.engine
+    engine: ServingEngine = request.app.state.engine
     config = engine.config
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "send the audio as multipart/form-data", "unsupported_media")

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from ..audio.clips import NONSPEECH_KINDS, read_clips
+from ..commands.common import add_model, add_pack
+from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import ExportError
 from ..models.convert import load_torch
 from ..models.weights import resolve
@@ -21,21 +22,16 @@ from .writers import WRITERS, Format
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that :func:`main` reads."""
     add = parser.add_argument
-    add("--model", default="base", help="name or path of a Whisper model")
-    add("--pack", default="auto", help="steering pack: a path, or auto (shipped with us)")
-    add("--alpha", type=float, default=1.0, help="strength that is built in")
+    add_model(parser)
+    add_pack(parser, may_be_none=False)
+    add("--steer_alpha", "--alpha", type=float, default=1.0, help="strength that is built in")
     add("--format", choices=get_args(Format), required=True,
         help="openai: a checkpoint for whisper.load_model; hf: transformers; ct2: CTranslate2, for"
         " faster-whisper, whisperX, wyoming")  # fmt: skip
     add("--out", type=Path, required=True, help="folder to make")
     add("--compute_type", default="int8", help="format ct2 is checked in this type")
     group = parser.add_argument_group("audio to check with; none: sounds and a sentence that come with us")
-    group.add_argument("--nonspeech", nargs="+", type=Path, default=[], metavar="DIR",
-                       help="folders (or .tsv manifests) of audio without speech")  # fmt: skip
-    group.add_argument("--speech", nargs="+", type=Path, default=[], metavar="DIR",
-                       help="folders (or manifests) of speech with transcripts")  # fmt: skip
-    group.add_argument("--split", help="only clips of this split of the manifests")
-    group.add_argument("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add_both_kinds(group, "audio without speech", "speech with transcripts")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -47,21 +43,19 @@ def main(args: argparse.Namespace) -> int:
     pack = load_pack(args.pack, weights)
     assert pack.path is not None
     plain = load_torch(weights)
-    folded = fold(plain, pack, args.alpha)
-    sounds = sounds_of(
-        read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class)
-        + read_clips(args.speech, args.split, ("speech",), args.per_class)
-    )
+    folded = fold(plain, pack, args.steer_alpha)
+    nonspeech, speech = read_both_kinds(args)
+    sounds = sounds_of(nonspeech + speech)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as temporary:
         folder = Path(temporary) / "model"
         folder.mkdir()
         WRITERS[form](folded, folder)
         result = check(
-            weights, pack.path, args.alpha, folder, form, args.compute_type, sounds or sample_sounds()
+            weights, pack.path, args.steer_alpha, folder, form, args.compute_type, sounds or sample_sounds()
         )
         slower = encoder_time(folded, plain)
-        card = model_card(weights, pack, args.alpha, form, args.compute_type, result, slower)
+        card = model_card(weights, pack, args.steer_alpha, form, args.compute_type, result, slower)
         (folder / "README.md").write_text(card)
         os.replace(folder, args.out)
     print(card)

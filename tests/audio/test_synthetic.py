@@ -9,7 +9,7 @@ from tests.support.paths import SAMPLES
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import read_manifest
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.audio.sounds import KINDS
+from whisper_sae_steer.audio.sounds import RECIPES
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.errors import ManifestError
 
@@ -19,10 +19,10 @@ def dbfs(audio: np.ndarray) -> float:
 
 
 def test_clip_depends_only_on_kind_index_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_name = {clip.name: clip.audio for clip in synthetic.generate(2 * len(KINDS), seconds=(1, 2))}
+    by_name = {clip.name: clip.audio for clip in synthetic.generate(2 * len(RECIPES), seconds=(1, 2))}
     again = synthetic.clip("wind", 1, seconds=(1, 2))
     np.testing.assert_array_equal(by_name[again.name], again.audio)
-    monkeypatch.setattr(synthetic, "KINDS", {"wind": KINDS["wind"]})
+    monkeypatch.setattr(synthetic, "RECIPES", {"wind": RECIPES["wind"]})
     second = list(synthetic.generate(2, seconds=(1, 2)))[1]
     np.testing.assert_array_equal(second.audio, again.audio)
     other = synthetic.clip("wind", 1, seed=1, seconds=(1, 2))
@@ -30,7 +30,7 @@ def test_clip_depends_only_on_kind_index_and_seed(monkeypatch: pytest.MonkeyPatc
     assert not np.array_equal(other.audio[:1000], again.audio[:1000])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RECIPES)
 def test_every_kind_is_valid_audio_at_every_length(kind: str) -> None:
     for seconds in (0.001, 0.1, 3.00005):
         for index in range(3):
@@ -68,12 +68,12 @@ def test_mains_hum_lies_at_50_or_60_hertz() -> None:
 
 
 def test_folder_is_a_manifest_of_clips_and_resumes(tmp_path: Path) -> None:
-    count = len(KINDS) + 1
+    count = len(RECIPES) + 1
     manifest = synthetic.write_folder(tmp_path, count, seed=3, seconds=(0.2, 1), split="dev")
     clips = read_manifest(manifest, split="dev", kind="nonspeech")
     assert len(clips) == count
     assert {clip.source for clip in clips} == {"synthetic"}
-    assert {clip.class_ for clip in clips} == set(KINDS)
+    assert {clip.class_ for clip in clips} == set(RECIPES)
     assert len({clip.group for clip in clips}) == count
     made = synthetic.clip("pink", 0, 3, (0.2, 1)).audio
     [pink] = [clip for clip in clips if clip.class_ == "pink"]

@@ -17,7 +17,7 @@ import whisper
 
 from tests.support.small_whisper import save_checkpoint, small_whisper
 from whisper_sae_steer.errors import WeightsError
-from whisper_sae_steer.models import cache, convert, weights
+from whisper_sae_steer.models import cache, convert, reach, weights
 from whisper_sae_steer.models.weights import fingerprint, resolve
 
 BASE_SHA256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
@@ -36,7 +36,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(url: str) -> str:
         raise AssertionError(f"asked {url}")
 
-    monkeypatch.setattr(weights, "_unreachable", refuse)
+    monkeypatch.setattr(weights, "unreachable", refuse)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         monkeypatch.setattr(weights.constants, "ENDPOINT", url)
         monkeypatch.setitem(whisper._MODELS, "small", f"{url}/{'0' * 64}/small.pt")
-        monkeypatch.setattr(weights, "_REACH_SECONDS", 0.2)
+        monkeypatch.setattr(reach, "REACH_SECONDS", 0.2)
         yield url
 
 
@@ -245,10 +245,10 @@ def test_name_server_that_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
         done.wait(60)
         raise socket.gaierror
 
-    monkeypatch.setattr(weights, "_REACH_SECONDS", 0.1)
+    monkeypatch.setattr(reach, "REACH_SECONDS", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", stay_silent)
     started = time.monotonic()
-    assert weights._unreachable("http://example.invalid") == "no answer within 0.1 s"
+    assert reach.unreachable("http://example.invalid") == "no answer within 0.1 s"
     assert time.monotonic() - started < 10
     done.set()
 
@@ -264,7 +264,7 @@ def test_hub(own_cache: Path, silent_server: str, tmp_path: Path, monkeypatch: p
         return str(folder)
 
     monkeypatch.setattr(weights.faster_utils, "download_model", download)
-    monkeypatch.setattr(weights, "_unreachable", lambda url: None)
+    monkeypatch.setattr(weights, "unreachable", lambda url: None)
     found = resolve("owner/repository", download_root=tmp_path / "root")
     assert found.ct2_dir == folder
     assert found.name == "owner/repository"

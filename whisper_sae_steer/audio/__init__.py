@@ -1,1 +1,1 @@
-"""Any audio as 16 kHz samples, lists of clips, synthetic sounds and mixtures."""
+"""Audio: any file as 16 kHz samples and back, lists of clips, synthetic sounds, mixtures, units of time."""

@@ -1,4 +1,4 @@
-"""Any audio as the one form Whisper takes: mono, 16 kHz, float32 in [-1, 1]."""
+"""Reads any audio into the one form that Whisper takes: mono, 16 kHz, float32 in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def load_audio(source: Source) -> np.ndarray:
 
 
 def audio_seconds(path: str | os.PathLike[str]) -> float:
-    """Length of a file as its header tells, without decoding it; 0 if the header doesn't or can't be read."""
+    """Length of a file by its header, without decoding it; 0 if the header has none or can't be read."""
     try:
         with av.open(os.fspath(path)) as container:
             return (container.duration or 0) / av.time_base

@@ -1,7 +1,7 @@
 """Recipes of sounds that hold no word: noise, hum, tones, clicks, telephone signals, wind.
 
 Every recipe turns a random generator and a number of samples n into float64 [n] at 16 kHz, about
-within ±1. `KINDS` names them; `synthetic.py` makes clips of them.
+within ±1. `RECIPES` has them by the kind of sound; `synthetic.py` makes clips of them.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,12 @@ Audio: TypeAlias = npt.NDArray[np.float64]
 Maker: TypeAlias = Callable[[np.random.Generator, int], Audio]
 
 LOUDEST, QUIETEST = -6.0, -70.0  # dBFS, RMS
+EDGE_SAMPLES = SAMPLE_RATE * 5 // 1000
+"""Samples over which a sound that is switched rises or falls: 5 ms."""
+CLICK_SAMPLES = SAMPLE_RATE * 60 // 1000
+"""Samples of one click: 60 ms."""
+BUMP_SAMPLES = SAMPLE_RATE * 300 // 1000
+"""Samples of one bump against a microphone: 300 ms."""
 
 
 # ---- parts
@@ -83,7 +89,7 @@ def _poisson(rng: np.random.Generator, n: int, rate: float) -> Audio:
 def _cadence(n: int, on: float, off: float) -> Audio:
     """1 for `on` seconds, 0 for `off` seconds, repeated, with 5 ms edges."""
     gate = (_time(n) % (on + off) < on).astype(np.float64)
-    edge = np.ones(80) / 80
+    edge = np.ones(EDGE_SAMPLES) / EDGE_SAMPLES
     return np.convolve(gate, edge)[:n]
 
 
@@ -154,8 +160,8 @@ def _siren(rng: np.random.Generator, n: int) -> Audio:
 
 def _click(rng: np.random.Generator) -> Audio:
     """A damped knock or click of up to 60 ms."""
-    t = _time(960)
-    ring = np.sin(2 * np.pi * rng.uniform(100, 5000) * t) + 0.3 * rng.standard_normal(960)
+    t = _time(CLICK_SAMPLES)
+    ring = np.sin(2 * np.pi * rng.uniform(100, 5000) * t) + 0.3 * rng.standard_normal(CLICK_SAMPLES)
     return ring * np.exp(-t / rng.uniform(0.001, 0.012))
 
 
@@ -172,7 +178,7 @@ def _ticking(rng: np.random.Generator, n: int) -> Audio:
 
 def _impulses(rng: np.random.Generator, n: int) -> Audio:
     x = np.zeros(n)
-    x[:: int(rng.integers(80, SAMPLE_RATE))] = 10 ** (_level(rng, -40, 0) / 20)
+    x[:: int(rng.integers(EDGE_SAMPLES, SAMPLE_RATE))] = 10 ** (_level(rng, -40, 0) / 20)
     return x
 
 
@@ -236,7 +242,7 @@ def _room(rng: np.random.Generator, n: int) -> Audio:
     x = _floor(rng, n, _level(rng, -65, -35))
     x += _at_level(_tones(n, 50, 100, 150), _level(rng, -80, -50))
     x += _at_level(_below(rng, n, 120) * _swell(rng, n, 0.2), _level(rng, -65, -40))
-    bump = _below(rng, 4800, 300) * np.exp(-_time(4800) / 0.06)
+    bump = _below(rng, BUMP_SAMPLES, 300) * np.exp(-_time(BUMP_SAMPLES) / 0.06)
     return x + _at_level(_events(n, _poisson(rng, n, 0.2), bump), _level(rng, -65, -40))
 
 
@@ -262,7 +268,7 @@ def _melody(rng: np.random.Generator, n: int) -> Audio:
     return _at_level(x, _level(rng, -45, -12))
 
 
-KINDS: dict[str, Maker] = {
+RECIPES: dict[str, Maker] = {
     "silence": _silence,
     "white": _noise(0),
     "hum": _hum,

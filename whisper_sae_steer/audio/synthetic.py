@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import ManifestError
 from .clips import write_manifest
-from .sounds import KINDS
+from .sounds import RECIPES
 from .units import SAMPLE_RATE
 from .writing import write_wav
 
@@ -51,18 +51,18 @@ def _plan(kind: str, index: int, seed: int, seconds: tuple[float, float]) -> _Pl
 def _plans(n: int, seed: int, seconds: tuple[float, float]) -> Iterator[_Plan]:
     if n < 0 or not 0 < seconds[0] <= seconds[1] < float("inf"):
         raise ValueError(f"need n ≥ 0 and 0 < shortest ≤ longest, got n={n}, seconds={seconds}")
-    kinds = list(KINDS)
+    kinds = list(RECIPES)
     for i in range(n):
         yield _plan(kinds[i % len(kinds)], i // len(kinds), seed, seconds)
 
 
 def _make(plan: _Plan) -> SyntheticClip:
-    audio = np.clip(KINDS[plan.kind](plan.rng, plan.samples), -1, 1)
+    audio = np.clip(RECIPES[plan.kind](plan.rng, plan.samples), -1, 1)
     return SyntheticClip(plan.name, plan.kind, audio.astype(np.float32))
 
 
 def clip(kind: str, index: int = 0, seed: int = 0, seconds: tuple[float, float] = (1, 30)) -> SyntheticClip:
-    """The clip with this kind (a key of `KINDS`), index and seed; KeyError for another kind."""
+    """The clip with this kind (a key of `RECIPES`), index and seed; KeyError for another kind."""
     return _make(_plan(kind, index, seed, seconds))
 
 

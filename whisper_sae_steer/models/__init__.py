@@ -1,1 +1,1 @@
-"""Whisper's weights: found, converted, and what is read from them."""
+"""Whisper's weights: where they are found, how they are converted, and what is read out of the models."""

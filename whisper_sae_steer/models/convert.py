@@ -1,4 +1,4 @@
-"""Whisper weights between CTranslate2's model.bin and openai-whisper's state dict, both ways."""
+"""Converts Whisper's weights between CTranslate2's model.bin and openai-whisper's state dict, both ways."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def ct2_to_openai(
     """A CTranslate2 Whisper folder as openai-whisper's dimensions and state dict.
 
     Float tensors keep their stored precision. Tensors stored as int8 or int16 come as float32,
-    exactly the values the stored integers and scales stand for. Alignment heads are (layer, head)
+    exactly the values that the stored integers and scales give. Alignment heads are (layer, head)
     pairs from config.json, None where it names none. Raises `WeightsError`.
     """
     arrays = read_ct2(directory)

@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 def layout(n_audio_layer: int, n_text_layer: int) -> Iterator[Entry]:
     """Every tensor of a Whisper model in network order, the encoder first.
 
-    A name ending in ".key.bias" stands for zeros: openai's key projection has no bias, but
+    A name ending in ".key.bias" means zeros: openai's key projection has no bias, but
     CTranslate2 fuses it with projections that have one.
     """
     for conv in ("conv1", "conv2"):

@@ -13,7 +13,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from torch import Tensor
 from torch.nn import Module
 
-from ..audio.units import WINDOW_FRAMES
+from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME, WINDOW_FRAMES
 from ..errors import PackError
 from .convert import load_torch
 from .weights import Weights
@@ -30,10 +30,10 @@ def block_index(tap: str) -> int | None:
 
 
 class WindowEncoder:
-    """Audio windows to activations at one tap or several, the same mel and padding as ``transcribe`` uses.
+    """Turns windows of audio into activations at taps, with the mel and padding that ``transcribe`` uses.
 
     ``encoder_output`` alone on a CPU runs in CTranslate2 (float32), all else in PyTorch, in one pass. The tap
-    ``all`` stands for every block and ``encoder_output``. PackError for a tap that doesn't exist.
+    ``all`` means every block and ``encoder_output``. PackError for a tap that doesn't exist.
     """
 
     def __init__(self, weights: Weights, *taps: str, threads: int = 0, device: str | torch.device = "cpu"):
@@ -78,7 +78,7 @@ class WindowEncoder:
         return seen
 
     def probe(self) -> Tensor:
-        """Mean frame [d] of a window whose mel is all 0: tells weights apart, in whatever format."""
+        """Mean frame [d] of a window whose mel is all 0: it differs between weights, not between formats."""
         return self._at_all(empty_mel(self._n_mels))[self.taps[0]][0].mean(0)
 
     def __call__(self, windows: Sequence[np.ndarray]) -> Tensor:
@@ -92,7 +92,7 @@ class WindowEncoder:
 
 def empty_mel(n_mels: int) -> np.ndarray:
     """A window of padding, [1, n_mels, 3000] float32."""
-    return np.zeros((1, n_mels, 2 * WINDOW_FRAMES), dtype=np.float32)
+    return np.zeros((1, n_mels, MEL_FRAMES_PER_ENCODER_FRAME * WINDOW_FRAMES), dtype=np.float32)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""transformers' names for Whisper's weights, next to openai's."""
+"""The names that transformers and openai-whisper have for the same weights of Whisper."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whisper's tokenizer in the files CTranslate2 and faster-whisper read, built from tiktoken's."""
+"""Whisper's tokenizer, built from tiktoken's, in the files that CTranslate2 and faster-whisper read."""
 
 from __future__ import annotations
 

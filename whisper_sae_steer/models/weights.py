@@ -13,9 +13,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -32,8 +29,7 @@ from ..files import write_atomically
 from . import convert
 from .cache import CHUNK, cache_dir, file_sha256, unwritable
 from .layout import Entry, count_layers, layout
-
-_REACH_SECONDS = 5.0  # how long a server may take to answer at all before it counts as unreachable
+from .reach import one_line, unreachable
 
 
 class Weights(NamedTuple):
@@ -88,7 +84,7 @@ _PACKAGES = {
 
 
 def available_models() -> list[str]:
-    """Every model name `resolve` knows, openai-whisper's and faster-whisper's."""
+    """Every model name that `resolve` takes: openai-whisper's and faster-whisper's."""
     return list(dict.fromkeys([*whisper.available_models(), *faster_utils.available_models()]))
 
 
@@ -292,11 +288,11 @@ def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weig
             return _from_checkpoint(path, name, f"openai checkpoint {path}", official=True)
         tried.append(f"openai checkpoint {path}")
         return None
-    if (reason := _unreachable(url)) is None:
+    if (reason := unreachable(url)) is None:
         try:
             whisper._download(url, os.fspath(folder), in_memory=False)  # pyright: ignore[reportPrivateUsage]
         except (OSError, RuntimeError, http.client.HTTPException) as error:
-            reason = _brief(error)
+            reason = one_line(error)
         else:
             return _from_checkpoint(path, name, f"download from OpenAI to {path}", official=True)
     tried.append(f"OpenAI's download ({reason})")
@@ -311,43 +307,13 @@ def _hub(name: str, root: str | None, tried: list[str], online: bool) -> Weights
     endpoint = constants.ENDPOINT
     if online and constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
-    elif online and (unreachable := _unreachable(endpoint)):
-        reason = unreachable
+    elif online and (silence := unreachable(endpoint)):
+        reason = silence
     else:
         try:
             folder = faster_utils.download_model(name, local_files_only=not online, cache_dir=root)
             return _describe(name, Path(folder), f"{what} {folder}")
         except Exception as error:  # the hub's and its HTTP library's errors share no base
-            reason = _brief(error) if online else ""
+            reason = one_line(error) if online else ""
     tried.append(f"{what} ({reason})" if reason else what)
     return None
-
-
-def _unreachable(url: str) -> str | None:
-    """Why the server of `url` does not answer within seconds, None if it does.
-
-    Asked first because the downloaders retry, chain tracebacks or wait without a limit; in a
-    thread because no timeout covers a name server that stays silent.
-    """
-    reasons: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()
-            reasons.append(None)
-        except urllib.error.HTTPError as error:  # an answer, if only "method not allowed"
-            reasons.append(None if error.code < 500 else _brief(error))
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reasons.append(_brief(error))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_REACH_SECONDS + 1)
-    return reasons[0] if reasons else f"no answer within {_REACH_SECONDS:g} s"
-
-
-def _brief(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    text = " ".join(str(reason or error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,1 +1,1 @@
-"""The sparse autoencoder, the formats it is stored in, and where one is found."""
+"""The sparse autoencoder, the formats it is stored in, and where one that fits some weights is found."""

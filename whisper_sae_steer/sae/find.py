@@ -1,4 +1,4 @@
-"""Finding the SAE that was trained on some weights."""
+"""Finds the SAE that was trained on some weights."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path
 
 
 def _trained_on(config: Path) -> tuple[str, str] | None:
-    """Fingerprint of the weights, and tap."""
+    """Fingerprint of the weights and the tap, None if the file doesn't name them."""
     try:
         metadata = json.loads(config.read_text(encoding="utf-8"))["metadata"]
         return metadata["fingerprint"], metadata["hook_name"]

@@ -11,10 +11,10 @@ from huggingface_hub.utils import CacheNotFound, RepositoryNotFoundError, Revisi
 from torch import Tensor
 
 from ..errors import SAEFormatError
+from ..models.reach import REACH_SECONDS
 from .autoencoder import SAE
 from .formats import CONFIG_FILES, WEIGHT_FILES, load_sae
 
-_REACH_SECONDS = 5.0  # how long the hub may take to list a repository
 _SHOWN = 40  # names in an error message
 
 
@@ -33,7 +33,7 @@ def from_pretrained(
 
     For AudioSAE (Aparin et al. 2026, arXiv 2602.05027) the repository is ``Egorgij21/Audio-SAE-``
     and Whisper-small, Whisper-large-v3, Whisper-large-v3-turbo, HuBERT-base or HuBERT-large. Any
-    format that :func:`~whisper_sae_steer.sae.formats.load_sae` knows by the names of its files will do.
+    format that :func:`~whisper_sae_steer.sae.formats.load_sae` recognises by the names of its files will do.
 
     ``layer``, if there are several, is a number as the repository's own folders count it (6 finds
     ``layer_6`` or ``encoder.layers.6``), or the folder or file itself. AudioSAE counts from 1, its
@@ -66,7 +66,7 @@ class _Hub(NamedTuple):
 
     def files(self) -> list[str]:
         """Paths of all files; asks the hub."""
-        info = HfApi().model_info(self.repo, revision=self.revision, timeout=_REACH_SECONDS, token=self.token)
+        info = HfApi().model_info(self.repo, revision=self.revision, timeout=REACH_SECONDS, token=self.token)
         return [sibling.rfilename for sibling in info.siblings or []]
 
     def download(self, file: str) -> Path:
@@ -111,7 +111,7 @@ def _in_repository(hub: _Hub, layer: int | str | None, local_files_only: bool) -
 
 
 def _listed(hub: _Hub) -> tuple[list[str] | None, str]:
-    """Files of the repository, or None and why the hub didn't tell."""
+    """Files of the repository, or None and why the hub gave none."""
     try:
         return hub.files(), ""
     except RepositoryNotFoundError:
@@ -130,7 +130,7 @@ def _in_folder(root: Path, layer: int | str | None, name: str) -> Path:
 
 
 def _pick(files: Sequence[str], layer: int | str | None, name: str) -> str:
-    """The one file of weights that ``layer`` stands for."""
+    """The one file of weights that ``layer`` names."""
     weights = sorted((file for file in files if PurePosixPath(file).name in WEIGHT_FILES), key=_natural)
     if layer is None:
         found = weights

@@ -82,7 +82,7 @@ def test_interrupted_saving_never_leaves_a_mixed_pair(saved: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     before = (saved / "sae_weights.safetensors").read_bytes()
-    monkeypatch.setattr("whisper_sae_steer.sae.autoencoder.formats.saelens.save_file", fail)
+    monkeypatch.setattr("whisper_sae_steer.sae.formats.saelens.save_file", fail)
     with pytest.raises(KeyboardInterrupt):
         save_sae(make_sae(seed=9), saved)
     assert os.listdir(saved) == ["sae_weights.safetensors"]

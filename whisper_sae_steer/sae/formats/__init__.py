@@ -56,7 +56,7 @@ def load_sae(source: str | Path, tap: str | None = None, calibrate_on: Tensor | 
 
 
 def _weights_file(source: Path) -> Path:
-    """The one file of weights that ``source``, a folder, weights or settings, stands for."""
+    """The one file of weights that ``source`` means: a folder, the weights or the settings."""
     if source.name in WEIGHT_FILES or (source.suffix == ".pt" and source.is_file()):
         return source
     if source.name in CONFIG_FILES and source.is_file():

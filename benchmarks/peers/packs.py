@@ -4,7 +4,7 @@
 
 Each adds one static vector to every frame of every window, without a gate, at the encoder's output:
 the tap that all back ends share. Fitted on the manifest's `calib` split with the SAE of the model; the
-strength α is left to the bench. `bench.peers.RECIPES` lists them.
+strength α is left to the bench. `bench.peers.catalogue.RECIPES` lists them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from whisper_sae_steer.bench.peers.catalogue import RECIPES, UNWANTED, Recipe
+from whisper_sae_steer.bench.peers.catalogue import RECIPES, UNWANTED, PeerRecipe
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import Evidence, build_edit
 from whisper_sae_steer.calibrate.selection import FrameSample, sample_frames, take_features
@@ -109,7 +109,7 @@ def against(sae: SAE, objective: SilenceObjective, marked: Sequence[Window]) -> 
     return Evidence(sae, objective, FrameSample(sample.features, ~sample.is_speech), marked)
 
 
-def build_pack(recipe: Recipe, weights: Weights, evidence: Evidence, norm: float) -> SteeringPack:
+def build_pack(recipe: PeerRecipe, weights: Weights, evidence: Evidence, norm: float) -> SteeringPack:
     """An ungated pack; α counts in mean norms of frames for the contrast, else as in the papers."""
     if recipe.features:
         edit = build_edit("additive", "logistic", evidence)

@@ -12,7 +12,7 @@ from benchmarks.peers import packs
 from tests.support.calibration_parts import random_sae, window
 from tests.support.real_models import weights
 from tests.support.small_whisper import small_whisper
-from whisper_sae_steer.bench.peers.catalogue import RECIPES, Recipe
+from whisper_sae_steer.bench.peers.catalogue import RECIPES, PeerRecipe
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import Evidence
 from whisper_sae_steer.calibrate.windows import Window
@@ -59,7 +59,7 @@ def vector(pack: SteeringPack) -> Tensor:
     return (pack.coefficients[:, None] * pack.directions).sum(0) * pack.metadata.alpha_unit
 
 
-def build(recipe: Recipe, evidence: Evidence, norm: float = 5.0) -> SteeringPack:
+def build(recipe: PeerRecipe, evidence: Evidence, norm: float = 5.0) -> SteeringPack:
     return packs.build_pack(recipe, weights("tiny.en"), evidence, norm)
 
 
@@ -83,8 +83,8 @@ def test_features_lead_away_from_what_is_unwanted(
     found = evidence[unwanted]
     # labels of the sample say False for what is unwanted
     mean = torch.from_numpy(np.asarray(found.sample.features[~found.sample.is_speech].mean(0))).ravel()
-    ones = build(Recipe("ones", "", 12, False, ()), found)
-    means = build(Recipe("means", "", 12, True, ()), found)
+    ones = build(PeerRecipe("ones", "", 12, False, ()), found)
+    means = build(PeerRecipe("means", "", 12, True, ()), found)
     rows = {tuple(row.tolist()): i for i, row in enumerate(sae.W_dec.detach())}
     ids = [rows[tuple(row.tolist())] for row in means.directions]
     assert len(ids) == len(set(ids)) == 12

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..reports import metrics
 
-MARGIN = 0.5
+MARGIN_SECONDS = 0.5
 """Seconds at both ends of a gap where a word still counts as written beside it."""
 
 
@@ -127,7 +127,7 @@ def _open_ended(gaps: Sequence[Sequence[float]], seconds: float) -> list[tuple[f
 
 
 def _within(time: float, gaps: Sequence[tuple[float, float]]) -> bool:
-    return any(start + MARGIN < time < end - MARGIN for start, end in gaps)
+    return any(start + MARGIN_SECONDS < time < end - MARGIN_SECONDS for start, end in gaps)
 
 
 def _boundary(lengths: Sequence[int]) -> set[int]:

@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _claim(args: argparse.Namespace) -> None:
-    """Note what the folder's recordings are made from, and refuse a folder of other ones."""
+    """Write down what the folder's recordings are made from; refuse a folder of other ones."""
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "hard.json"
     ours = {

@@ -19,7 +19,7 @@ class Peer:
     name: str
     """its folder below the output, and what `--peers` calls it"""
     method: str
-    """peers of one method are its settings; the best of them stands for it"""
+    """peers of one method are its settings; the best of them represents it"""
     setting: str = "default"
     library: Library = "faster"
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -38,7 +38,7 @@ class Peer:
         return self.library
 
 
-class Recipe(NamedTuple):
+class PeerRecipe(NamedTuple):
     """A published way to steer, as packs that `benchmarks/peers/packs.py` builds."""
 
     name: str
@@ -53,17 +53,17 @@ class Recipe(NamedTuple):
 
 SAE_MEANS = "SAE features × mean activation (arXiv 2606.07473)"
 RECIPES = (
-    Recipe("contrast", "contrast of mean frames (arXiv 2606.07473)", 0, False, (0.1, 0.2, 0.35)),
-    Recipe("audiosae", "SAE features, ā = 1 (AudioSAE, arXiv 2602.05027)", 100, False, (0.1, 0.3, 1.0)),
-    Recipe("means10", SAE_MEANS, 10, True, (1.0, 5.0)),
-    Recipe("means25", SAE_MEANS, 25, True, (0.3, 1.0, 3.0)),
+    PeerRecipe("contrast", "contrast of mean frames (arXiv 2606.07473)", 0, False, (0.1, 0.2, 0.35)),
+    PeerRecipe("audiosae", "SAE features, ā = 1 (AudioSAE, arXiv 2602.05027)", 100, False, (0.1, 0.3, 1.0)),
+    PeerRecipe("means10", SAE_MEANS, 10, True, (1.0, 5.0)),
+    PeerRecipe("means25", SAE_MEANS, 25, True, (0.3, 1.0, 3.0)),
 )
 UNWANTED = ("speech", "invented")
 """What is steered away from: windows with speech (towards those without), or windows without speech for
 which Whisper invents text (towards those for which it writes none)."""
 
 
-def _steered(recipe: Recipe) -> list[Peer]:
+def _steered(recipe: PeerRecipe) -> list[Peer]:
     features = f"{recipe.features} features, " if recipe.features else ""
     return [
         Peer(

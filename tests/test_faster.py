@@ -37,10 +37,12 @@ from tests.support.real_models import (
 from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError
 from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.calls import Call, Steerer, active, current
+from whisper_sae_steer.steering.calls import Call, CallOptions, active, current
 from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
+from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import SteeringPack
+from whisper_sae_steer.steering.steerer import Steerer
 
 SPEECH = sample("speech")
 QUICK: dict[str, Any] = {"beam_size": 1, "temperature": 0.0, "max_new_tokens": 12}
@@ -361,7 +363,9 @@ def check_labels(
         window = mel(audio, segment.seek, ends[segment.seek])
         frames = torch.from_numpy(np.array(plain("tiny.en").model.encode(window)))
         offset = segment.seek / 100
-        expected = steering.labels(steering.scores(frames)[0], segment.start - offset, segment.end - offset)
+        scores = steering.scores(frames)[0]
+        start, end = segment.start - offset, segment.end - offset
+        expected = label_segment(scores, start, end, LABELLED.metadata)
         assert segment.speech_prob == pytest.approx(expected.speech_prob, abs=1e-3)
         assert segment.hallucination_risk == pytest.approx(expected.hallucination_risk, abs=1e-3)
     return seen
@@ -518,9 +522,10 @@ def test_bfloat16_frames_are_steered_though_they_have_no_array_interface():
     frames = StorageView.from_array(np.random.default_rng(0).normal(size=(2, 9, 384)).astype("f4"))
     narrow = frames.to(DataType.bfloat16)
     steer = Steerer(pack)
-    with active(steer, Call(0.5)):
-        output = steer_storage(narrow, steer)
-        assert steer_storage(frames, steer) is frames
+    with active(steer, Call(CallOptions(0.5))):
+        output: Any = steer_storage(narrow, steer)
+        in_place: Any = steer_storage(frames, steer)
+        assert in_place.batch.frames is frames
     assert output.dtype == DataType.bfloat16
     np.testing.assert_allclose(_float32(output), np.array(frames), atol=0.03)
 

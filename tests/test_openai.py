@@ -36,6 +36,7 @@ from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.openai import SteeredWhisper, load_model
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.calls import current
+from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import SteeringPack
 
@@ -282,8 +283,11 @@ def test_labels_are_those_of_the_segments_own_window(words: bool):
             end = next(end for end in (350, 700, 1000) if start < end)
             frames = plain("tiny.en").embed_audio(mel(SPEECH, start, end)[None])
         steering = Steering(pack)
-        expected = steering.labels(
-            steering.scores(frames)[0], segment["start"] - start / 100, segment["end"] - start / 100
+        expected = label_segment(
+            steering.scores(frames)[0],
+            segment["start"] - start / 100,
+            segment["end"] - start / 100,
+            pack.metadata,
         )
         assert segment["speech_prob"] == pytest.approx(expected.speech_prob, abs=1e-3)
         assert segment["hallucination_risk"] == pytest.approx(expected.hallucination_risk, abs=1e-3)

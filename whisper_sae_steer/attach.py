@@ -10,6 +10,7 @@ and segments labelled. Any other keeps its class and is steered where it encodes
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,10 +27,10 @@ from .models.taps import block_index, empty_mel
 from .models.transformers_names import encoder_state, is_transformers
 from .models.weights import fingerprint
 from .openai import SteeredWhisper
+from .steering.attached import AttachedSteerer, Stats
 from .steering.ctranslate import SteeredEncoder
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, read_pack, shipped_packs
-from .steering.standing import StandingSteerer, Stats
 from .steering.transformers import BlankWhereSilent
 
 HANDLE = "_steering_handle"
@@ -39,9 +40,9 @@ SAME_WEIGHTS = 0.1
 
 
 class Handle:
-    """An attached model's strings: its α, what it did, and the way back. As a context manager it detaches."""
+    """Controls an attached model: change α, read statistics, detach. As a context manager it detaches."""
 
-    def __init__(self, model: Any, steerer: StandingSteerer):
+    def __init__(self, model: Any, steerer: AttachedSteerer):
         self._model = model
         self.steerer = steerer
         # data rather than functions, so that a copied model's handle holds the copy
@@ -57,11 +58,11 @@ class Handle:
     @property
     def alpha(self) -> float:
         """Strength of whatever is encoded from now on; 0 is the plain model. AlphaError if not finite."""
-        return self.steerer.alpha
+        return self.steerer.options.alpha
 
     @alpha.setter
     def alpha(self, value: float) -> None:
-        self.steerer.alpha = check_alpha(value)
+        self.steerer.options = replace(self.steerer.options, alpha=check_alpha(value))
 
     def stats(self) -> Stats:
         """Windows encoded and steered since the model was attached or copied."""
@@ -107,17 +108,17 @@ class AttachedWhisper(SteeredWhisper):
 
     def transcribe(self, audio: Any, **options: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See :meth:`SteeredWhisper.transcribe`."""
-        assert isinstance(self.steerer, StandingSteerer)
-        options = {"steer_alpha": self.steerer.alpha, **options}
+        assert isinstance(self.steerer, AttachedSteerer)
+        options = {"steer_alpha": self.steerer.options.alpha, **options}
         return super().transcribe(audio, **options)
 
     def decode(self, mel: Any, *args: Any, **options: Any) -> Any:
         """See :meth:`SteeredWhisper.decode`."""
-        assert isinstance(self.steerer, StandingSteerer)
+        assert isinstance(self.steerer, AttachedSteerer)
         if "steer_alpha" in options:  # counts for more than the handle's
             with self.steering(options.pop("steer_alpha")):
                 return super().decode(mel, *args, **options)
-        return super().decode(mel, *args, steer_alpha=self.steerer.alpha, **options)
+        return super().decode(mel, *args, steer_alpha=self.steerer.options.alpha, **options)
 
 
 class AttachedModel(WhisperModel):
@@ -125,8 +126,8 @@ class AttachedModel(WhisperModel):
 
     def transcribe(self, audio: Any, *args: Any, **options: Any) -> Any:
         """See :meth:`WhisperModel.transcribe`."""
-        assert isinstance(self.steerer, StandingSteerer)
-        options = {"steer_alpha": self.steerer.alpha, **options}
+        assert isinstance(self.steerer, AttachedSteerer)
+        options = {"steer_alpha": self.steerer.options.alpha, **options}
         return super().transcribe(audio, *args, **options)
 
 
@@ -135,8 +136,8 @@ class AttachedPipeline(BatchedInferencePipeline):
 
     def transcribe(self, audio: Any, *args: Any, **options: Any) -> Any:
         """See :meth:`BatchedInferencePipeline.transcribe`."""
-        assert isinstance(self.model.steerer, StandingSteerer)
-        options = {"steer_alpha": self.model.steerer.alpha, **options}
+        assert isinstance(self.model.steerer, AttachedSteerer)
+        options = {"steer_alpha": self.model.steerer.options.alpha, **options}
         return super().transcribe(audio, *args, **options)
 
 
@@ -175,7 +176,7 @@ def attach(model: Any, pack: str | Path = "auto", alpha: float = 1.0) -> Handle:
 def _attach_openai(model: whisper.Whisper, pack: str | Path, alpha: float) -> Handle:
     mark = fingerprint(model.state_dict())
     found = _find(pack, lambda candidate: candidate.metadata.fingerprint == mark)
-    handle = Handle(model, StandingSteerer(found, alpha, asks_decoder=False))
+    handle = Handle(model, AttachedSteerer(found, alpha, in_doubt="ramp"))
     block = block_index(found.metadata.tap)
     tapped = model.encoder if block is None else model.encoder.get_submodule(f"blocks.{block}")
     handle.hooks.append(tapped.register_forward_hook(handle.steerer.hook))
@@ -196,7 +197,7 @@ def _attach_faster(model: faster_whisper.WhisperModel, pack: str | Path, alpha: 
         distance = float(np.linalg.norm(theirs.numpy() - probe) / np.linalg.norm(probe))
         return distance < SAME_WEIGHTS
 
-    handle = Handle(model, StandingSteerer(_find(pack, fits), alpha, asks_decoder=True))
+    handle = Handle(model, AttachedSteerer(_find(pack, fits), alpha, in_doubt="ask"))
     handle.replace(model, "model", SteeredEncoder(model.model, handle.steerer, model.hf_tokenizer))
     if type(model) is faster_whisper.WhisperModel:
         handle.become(AttachedModel)
@@ -219,7 +220,7 @@ def _attach_pipeline(
 def _attach_transformers(model: Any, pack: str | Path, alpha: float) -> Handle:
     mark = fingerprint(encoder_state(model))
     found = _find(pack, lambda candidate: candidate.metadata.fingerprint == mark)
-    handle = Handle(model, StandingSteerer(found, alpha, asks_decoder=False))
+    handle = Handle(model, AttachedSteerer(found, alpha, in_doubt="ramp"))
     encoder, block = model.get_encoder(), block_index(found.metadata.tap)
     tapped = encoder if block is None else encoder.get_submodule(f"layers.{block}")
     blank = BlankWhereSilent(handle.steerer, model.generation_config.begin_suppress_tokens)

@@ -1,6 +1,5 @@
 """faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
 
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,19 +8,21 @@ from typing import Any, BinaryIO
 
 import faster_whisper
 import numpy as np
-from ctranslate2 import StorageView
 from faster_whisper import transcribe as fw
 
 from .audio.reading import load_audio
 from .audio.units import MEL_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME
 from .errors import AttachError, PackError
+from .models.rules import SilenceRule
 from .models.weights import resolve
-from .steering.calls import Call, Steerer, active, current, shows_options_of, within
-from .steering.ctranslate import Decoded, SteeredEncoder
+from .steering.batch import ReadWindow, Verdict, WindowTokens
+from .steering.calls import Call, CallOptions, active, current, shows_options_of, within
+from .steering.ctranslate import Decoded, EncoderOutput, SteeredEncoder, SteeredStorage
+from .steering.cuts import content_of, cut_window, protect_seek_from_word_times, tokens_that_seek_to
 from .steering.language import detect_at_speech
-from .steering.operator import Labels, check_alpha
+from .steering.operator import check_alpha
 from .steering.pack import load_pack
-from .steering.seek import SilenceRule, content_of, hold_seek, plan_window, seek_to
+from .steering.steerer import Steerer
 
 
 @dataclass
@@ -88,62 +89,74 @@ class WhisperModel(faster_whisper.WhisperModel):
         ``multilingual=True`` the language of each window is read from what the decoder sees.
         Raises AudioError and AlphaError at once, not at the first segment.
         """
-        alpha = check_alpha(steer_alpha)
+        steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
         samples = load_audio(audio)
-        steered = alpha != 0 and self.steerer is not None
-        call = Call(alpha, steer_language_detection, skip_gaps, asks_decoder=True)
-        with active(self.steerer, call if steered else None):
+        with active(self.steerer, self.call_with(steering)):
             return super().transcribe(samples, *args, **options)
 
-    def encode(self, features: np.ndarray) -> StorageView:
+    def encode(self, features: np.ndarray) -> EncoderOutput:
         """faster-whisper's; a window with a gap is encoded again without it."""
         encoded = super().encode(features)
         call = current(self.steerer)
-        if call is None or not call.skip_gaps or features.ndim > 2:
+        if not isinstance(encoded, SteeredStorage) or call is None or not call.options.skip_gaps:
+            return encoded
+        if features.ndim > 2:  # the batched pipeline takes its windows as they come
             return encoded
         assert self.steerer is not None
-        assert call.scores is not None
-        scores = call.scores[0].cpu().numpy()
-        call.plan = plan_window(scores, content_of(features), self.steerer.pack.metadata)
-        if call.plan is None or call.plan.start:
-            return encoded
-        cut = features.copy()
-        cut[:, MEL_FRAMES_PER_ENCODER_FRAME * call.plan.end :] = 0  # as the library pads what ends here
-        return super().encode(cut)
+        scores = encoded.batch.scores[0].cpu().numpy()
+        cut = cut_window(scores, content_of(features), self.steerer.pack.metadata)
+        if cut is not None and not cut.seeks_only():
+            features = features.copy()
+            features[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads its end
+            encoded = super().encode(features)
+        encoded.batch = encoded.batch._replace(cut=cut)
+        return encoded
 
     def generate_with_fallback(
-        self, encoder_output: StorageView, prompt: list[int], tokenizer: Any, options: Any
+        self, encoder_output: EncoderOutput, prompt: list[int], tokenizer: Any, options: Any
     ) -> tuple[Any, float, float, float]:
         """faster-whisper's; where the window has a gap, its tokens then lead to the end of that."""
-        call = current(self.steerer)
-        plan = call.plan if call else None
-        if plan is None:
+        if not isinstance(encoder_output, SteeredStorage):
             return super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
-        begin = tokenizer.timestamp_begin
-        if plan.start:
-            target = begin + plan.start
-            return Decoded([[target, target]], 0.0), 0.0, 0.0, 0.0
+        begin, cut = tokenizer.timestamp_begin, encoder_output.batch.cut
+        if cut is not None and cut.seeks_only():
+            target = begin + cut.skip_to
+            tokens = WindowTokens([target, target], ReadWindow(encoder_output.batch))
+            return Decoded([tokens], 0.0), 0.0, 0.0, 0.0
         result, logprob, temperature, compression = super().generate_with_fallback(
             encoder_output, prompt, tokenizer, options
         )
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
-        if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
-            tokens, silence = [], 0.0  # or the whole window would be skipped
-        return Decoded([seek_to(tokens, plan, begin)], silence), logprob, temperature, compression
+        if cut is not None:
+            if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
+                tokens, silence = [], 0.0  # or the whole window would be skipped
+            tokens = tokens_that_seek_to(tokens, cut, begin)
+        tokens = WindowTokens(tokens, ReadWindow(encoder_output.batch))
+        return Decoded([tokens], silence, result.scores), logprob, temperature, compression
+
+    def _split_segments_by_timestamps(
+        self, tokenizer: Any, tokens: list[int], *args: Any, **kwargs: Any
+    ) -> Any:
+        """faster-whisper's; segments keep the window that they were read from."""
+        split: Any = super()._split_segments_by_timestamps(tokenizer, tokens, *args, **kwargs)
+        if isinstance(tokens, WindowTokens):
+            for segment in split[0]:
+                segment["tokens"] = WindowTokens(segment["tokens"], tokens.window)
+        return split
 
     def add_word_timestamps(self, segments: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
         """faster-whisper's; a seek to the end of a gap stays."""
         result = super().add_word_timestamps(segments, tokenizer, *args, **kwargs)
-        call = current(self.steerer)
-        if call is not None and call.plan is not None:
-            hold_seek(segments[0], call.plan, tokenizer.timestamp_begin)
+        for window_segments in segments:
+            tokens = window_segments[-1]["tokens"] if window_segments else None
+            if isinstance(tokens, WindowTokens) and (cut := tokens.window.batch.cut) is not None:
+                protect_seek_from_word_times(window_segments, cut, tokenizer.timestamp_begin)
         return result
 
     def generate_segments(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
-        call = current(self.steerer)
-        segments = iter(super().generate_segments(*args, **kwargs))
+        segments = map(self.labelled, super().generate_segments(*args, **kwargs))
         # also without a call: they may be drawn while another one is active
-        return within(self.steerer, call, self._labelled(segments, call) if call else segments)
+        return within(self.steerer, current(self.steerer), segments)
 
     def detect_language(
         self, audio: np.ndarray | None = None, features: np.ndarray | None = None, *args: Any, **kwargs: Any
@@ -161,31 +174,33 @@ class WhisperModel(faster_whisper.WhisperModel):
         def detect(frame: int) -> tuple[str, float, Any]:
             return plain(audio, content[..., MEL_FRAMES_PER_ENCODER_FRAME * frame :], *args, **kwargs)
 
-        return detect_at_speech(self.steerer, call, detect, content.shape[-1] // MEL_FRAMES_PER_ENCODER_FRAME)
+        frames = content.shape[-1] // MEL_FRAMES_PER_ENCODER_FRAME
+        return detect_at_speech(self.steerer, call, detect, frames)
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
         """Steer every encode of this thread inside the block; for code that drives the model itself."""
-        alpha = check_alpha(alpha)
-        call = Call(alpha, steer_language_detection=True) if alpha and self.steerer else None
-        with active(self.steerer, call):
+        options = CallOptions(check_alpha(alpha), steer_language_detection=True)
+        with active(self.steerer, self.call_with(options)) as call:
             yield call
 
-    def label(self, call: Call, row: int, start: float, end: float) -> Labels:
-        """Labels of a segment ``start``…``end`` seconds into window ``row`` of the last encode."""
-        assert self.steerer is not None
-        assert call.scores is not None
-        return self.steerer.labels(call.scores[row], start, end)
+    def call_with(self, options: CallOptions) -> Call | None:
+        """A call with these options, or None where nothing would be steered."""
+        return Call(options) if options.alpha and self.steerer is not None else None
 
-    def _labelled(self, segments: Iterator[fw.Segment], call: Call) -> Iterator[fw.Segment]:
-        # a window's segments come before the next window is encoded, so the scores are its own
-        for segment in segments:
-            if not hasattr(self, "steerer"):  # detached meanwhile
-                yield segment
-                continue
-            offset = segment.seek * MEL_FRAME_SECONDS
-            labels = self.label(call, 0, segment.start - offset, segment.end - offset)
-            yield Segment(**vars(segment), **labels._asdict())
+    def labelled(self, segment: fw.Segment) -> fw.Segment:
+        """The segment with its labels, if its window was steered by this model."""
+        tokens = segment.tokens
+        if not isinstance(tokens, WindowTokens):
+            return segment
+        segment.tokens = list(tokens)
+        if not hasattr(self, "steerer") or self.steerer is None:  # detached meanwhile
+            return segment
+        offset = segment.seek * MEL_FRAME_SECONDS
+        labels = tokens.labels or self.steerer.labels(
+            tokens.window.scores, segment.start - offset, segment.end - offset
+        )
+        return Segment(**vars(segment), **labels._asdict())
 
 
 class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
@@ -205,51 +220,35 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         """See :meth:`WhisperModel.transcribe`."""
         if not hasattr(self.model, "steerer"):
             raise AttachError("the pipeline's model doesn't steer: give it ours, or attach() the pipeline")
-        alpha = check_alpha(steer_alpha)
+        steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, in_doubt="ask")
         samples = load_audio(audio)
-        steered = alpha != 0 and self.model.steerer is not None
-        call = _BatchedCall(alpha, steer_language_detection, asks_decoder=True)
-        with active(self.model.steerer, call if steered else None):
+        with active(self.model.steerer, self.model.call_with(steering)):
             return super().transcribe(samples, *args, **options)
 
     def generate_segment_batched(self, features: Any, tokenizer: Any, options: Any) -> tuple[Any, list[Any]]:
         """faster-whisper's; where nobody speaks, ``no_speech_threshold`` counts here too."""
         encoded, outputs = super().generate_segment_batched(features, tokenizer, options)
-        call = current(self.model.steerer)
-        if call is not None and options.no_speech_threshold is not None:
-            assert self.model.steerer is not None
-            for output, silent in zip(outputs, self.model.steerer.nobody_speaks(call), strict=True):
-                if silent and output["no_speech_prob"] > options.no_speech_threshold:
-                    output["tokens"] = []
+        if isinstance(encoded, SteeredStorage):
+            silent = encoded.batch.rows(Verdict.SILENCE)
+            rule = SilenceRule(options.no_speech_threshold)
+            for row, output in enumerate(outputs):
+                skips = row in silent and rule.sounds_silent(output["no_speech_prob"])
+                tokens = [] if skips else output["tokens"]
+                output["tokens"] = WindowTokens(tokens, ReadWindow(encoded.batch, row))
         return encoded, outputs
 
     def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:
+        """faster-whisper's; segments are labelled while their exact times are at hand."""
         outputs = super().forward(features, tokenizer, chunks_metadata, options)
-        call = current(self.model.steerer)
-        if isinstance(call, _BatchedCall):
-            for row, (chunk, segments) in enumerate(zip(chunks_metadata, outputs, strict=True)):
-                for segment in segments:
+        for chunk, segments in zip(chunks_metadata, outputs, strict=True):
+            for segment in segments:
+                tokens = segment["tokens"]
+                if isinstance(tokens, WindowTokens) and self.model.steerer is not None:
                     start, end = (segment[edge] - chunk["offset"] for edge in ("start", "end"))
-                    call.labels.append(self.model.label(call, row, start, end))
+                    tokens.labels = self.model.steerer.labels(tokens.window.scores, start, end)
         return outputs
 
     def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Generator[fw.Segment]:
         segments = super()._batched_segments_generator(*args, **kwargs)
         call = current(self.model.steerer)
-        labelled = self._labelled(segments, call) if isinstance(call, _BatchedCall) else segments
-        return within(self.model.steerer, call, labelled)
-
-    def _labelled(self, segments: Iterator[fw.Segment], call: "_BatchedCall") -> Iterator[fw.Segment]:
-        for segment in segments:
-            if not hasattr(self.model, "steerer"):  # detached meanwhile
-                yield segment
-                continue
-            yield Segment(**vars(segment), **call.labels.popleft()._asdict())
-
-
-class _BatchedCall(Call):
-    """Also queues the labels of a batch's segments, in the order they will be yielded."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.labels: deque[Labels] = deque()
+        return within(self.model.steerer, call, map(self.model.labelled, segments))

@@ -1,15 +1,16 @@
 """openai-whisper with steering: ``load_model(name).transcribe(audio, steer_alpha=1.0)``."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FunctionType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 import whisper
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from whisper import timing
 from whisper.decoding import DecodingOptions, DecodingResult
@@ -25,14 +26,23 @@ from .audio.units import (
     WINDOW_SAMPLES,
 )
 from .models.convert import load_torch
+from .models.rules import SilenceRule
 from .models.taps import block_index
 from .models.weights import resolve
-from .steering.calls import Call, Steerer, active, current, shows_options_of
-from .steering.doubt import Answer
-from .steering.language import detect_at_speech
-from .steering.operator import Labels, check_alpha
+from .steering.batch import ReadWindow, SteeredBatch, WindowTemperature
+from .steering.calls import Call, CallOptions, active, current, shows_options_of
+from .steering.cuts import (
+    WindowCut,
+    content_of,
+    cut_window,
+    protect_seek_from_word_times,
+    tokens_that_seek_to,
+)
+from .steering.doubt import Answer, resolve_doubt
+from .steering.language import detect_at_speech, language_call
+from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
-from .steering.seek import Plan, SilenceRule, content_of, hold_seek, plan_window, seek_to
+from .steering.steerer import Steerer
 
 AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
 
@@ -105,17 +115,19 @@ class SteeredWhisper(Whisper):
         ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
         (0…1) when steered. Raises AudioError and AlphaError before decoding.
         """
-        call = _TorchCall(check_alpha(steer_alpha), steer_language_detection, skip_gaps, asks_decoder=True)
+        steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
+        samples = load_audio(audio)
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
-        call.is_silence = SilenceRule(**thresholds)
-        call.skips_silence_of = options.get("hallucination_silence_threshold")
-        samples = call.samples = load_audio(audio)
+        call = _Transcription(
+            steering,
+            samples=samples,
+            silence_rule=SilenceRule(**thresholds),
+            skips_silence_seconds=options.get("hallucination_silence_threshold"),
+        )
         with active(self.steerer, call):
             result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
-        if call.alpha and self.steerer is not None:
-            result["segments"] = _without_empty(result["segments"], call)
-            for segment in result["segments"]:
-                segment.update(self._labels(segment, call)._asdict())
+        if steering.alpha and self.steerer is not None:
+            result["segments"] = list(self._labelled(result["segments"]))
         return result
 
     def decode(
@@ -131,73 +143,75 @@ class SteeredWhisper(Whisper):
         if call is None:
             with self.steering(steer_alpha):
                 return whisper.decode(self, mel, options, **kwargs)
-        if not isinstance(call, _TorchCall) or not call.alpha or self.steerer is None:
+        if not isinstance(call, _Transcription) or not call.options.alpha or self.steerer is None:
             return whisper.decode(self, mel, options, **kwargs)
-        window = self._window(call, mel.half() if options.fp16 else mel)
-        result = self._decode_window(call, window, options, **kwargs)
-        if window.in_doubt:
-            call.window = window = window._replace(in_doubt=False)
-            answer = Answer(result.text, result.avg_logprob, result.no_speech_prob)
-            if not self.steerer.believes(call, 0, answer):
-                with call.steers_in_full():
-                    call.window = window = self._encode(call, window)
-                result = self._decode_window(call, window, options, **kwargs)
-        call.windows[_key(vars(result))] = window
-        return result
+        batch = _batch_of(mel) or self._encode_window(call, mel.half() if options.fp16 else mel)
+        asked: list[DecodingResult] = []
 
-    def _window(self, call: "_TorchCall", mel: Tensor) -> "_Window":
-        """Encode a window [n_mels, 3000] of transcribe, once for all temperatures, without its gap."""
-        if call.window is not None and torch.equal(call.window.mel, mel):
-            return call.window
-        assert self.steerer is not None
-        window = self._encode(call, _Window(mel, mel))
-        if call.skip_gaps:
-            content = content_of(mel.float().cpu().numpy())
-            plan = plan_window(window.scores.cpu().numpy(), content, self.steerer.pack.metadata)
-            window = window._replace(plan=plan)
-            if plan is not None and not plan.start:
-                cut = mel.clone()
-                cut[:, MEL_FRAMES_PER_ENCODER_FRAME * plan.end :] = 0  # as the library pads what ends here
-                window = self._encode(call, window._replace(heard=cut))
-        call.window = window
-        return window
+        def ask(_rows: Sequence[int]) -> list[Answer]:
+            asked.append(self._decode_window(call, batch, options, **kwargs))
+            return [Answer(asked[0].text, asked[0].avg_logprob, asked[0].no_speech_prob)]
 
-    def _encode(self, call: "_TorchCall", window: "_Window") -> "_Window":
-        """The window with what the encoder and the gate make of it."""
+        def edit_refused(refused: SteeredBatch, _rows: Sequence[int]) -> SteeredBatch:
+            heard = _without_gap(mel.half() if options.fp16 else mel, refused.cut)
+            # encoded again: the tap may lie before the encoder's end
+            edited = self._encode(Call(replace(call.options, in_doubt="edit")), heard)
+            return edited._replace(cut=refused.cut)
+
+        resolved = resolve_doubt(batch, self.steerer.pack.metadata, ask, edit_refused)
+        _keep_batch(mel, resolved)
+        if asked and not resolved.is_silence(0):
+            result = asked[0]
+        else:
+            result = self._decode_window(call, resolved, options, **kwargs)
+        return replace(result, temperature=WindowTemperature(result.temperature, ReadWindow(resolved)))
+
+    def _encode_window(self, call: "_Transcription", mel: Tensor) -> SteeredBatch:
+        """Encode a window [n_mels, 3000] of transcribe without its gap."""
         assert self.steerer is not None
-        frames = self.embed_audio(window.heard[None])[0]
-        assert call.scores is not None
-        (silent,), (in_doubt,) = self.steerer.nobody_speaks(call), self.steerer.in_doubt(call)
-        return window._replace(frames=frames, scores=call.scores[0], silent=silent, in_doubt=in_doubt)
+        batch = self._encode(call, mel)
+        if not call.options.skip_gaps:
+            return batch
+        scores = batch.scores[0].cpu().numpy()
+        cut = cut_window(scores, content_of(mel.float().cpu().numpy()), self.steerer.pack.metadata)
+        if cut is not None and not cut.seeks_only():
+            batch = self._encode(call, _without_gap(mel, cut))
+        return batch._replace(cut=cut)
+
+    def _encode(self, call: Call, mel: Tensor) -> SteeredBatch:
+        """Encode a window as ``call`` says; its frames are [1, 1500, d]."""
+        with active(self.steerer, call):
+            frames = self.embed_audio(mel[None])
+        return call.last._replace(frames=frames)
 
     def _decode_window(
-        self, call: "_TorchCall", window: "_Window", options: DecodingOptions, **kwargs: Any
+        self, call: "_Transcription", batch: SteeredBatch, options: DecodingOptions, **kwargs: Any
     ) -> DecodingResult:
         """``whisper.decode``; where the window has a gap, its tokens then lead to the end of that."""
         begin = get_tokenizer(self.is_multilingual, num_languages=self.num_languages).timestamp_begin
-        plan = window.plan
-        if plan is not None and plan.start:
+        cut, frames = batch.cut, batch.frames[0]
+        if cut is not None and cut.seeks_only():
             return DecodingResult(
-                window.frames, options.language or "en", tokens=[begin + plan.start] * 2,
+                frames, options.language or "en", tokens=[begin + cut.skip_to] * 2,
                 avg_logprob=0.0, no_speech_prob=0.0, temperature=0.0, compression_ratio=0.0,
             )  # fmt: skip
-        if window.silent:  # an empty transcript is right
+        if batch.is_silence(0):  # an empty transcript is right
             # without a length penalty whisper divides by the length
             penalty = 1.0 if options.length_penalty is None else options.length_penalty
             options = replace(options, suppress_blank=False, length_penalty=penalty)
-        result = whisper.decode(self, window.frames, options, **kwargs)
+        result = whisper.decode(self, frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
-        if plan is None:
+        if cut is None:
             return result
-        if call.is_silence(result.no_speech_prob, result.avg_logprob):  # the whole window would be skipped
+        if call.silence_rule(result.no_speech_prob, result.avg_logprob):  # the whole window would be skipped
             result = replace(result, tokens=[], no_speech_prob=0.0)
-        return replace(result, tokens=seek_to(result.tokens, plan, begin))
+        return replace(result, tokens=tokens_that_seek_to(result.tokens, cut, begin))
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""
         call = current(self.steerer)
-        if not isinstance(call, _TorchCall) or self.steerer is None:
-            with active(self.steerer, call.for_language() if call else None):
+        if not isinstance(call, _Transcription) or self.steerer is None:
+            with active(self.steerer, language_call(call) if call else None):
                 return whisper.detect_language(self, mel, tokenizer)
 
         def detect(frame: int) -> Any:
@@ -212,58 +226,73 @@ class SteeredWhisper(Whisper):
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
         """Steer every encode of this thread inside the block; for code that drives the model itself."""
-        with active(self.steerer, Call(check_alpha(alpha), steer_language_detection=True)) as call:
+        options = CallOptions(check_alpha(alpha), steer_language_detection=True)
+        with active(self.steerer, Call(options)) as call:
             yield call
 
-    def _labels(self, segment: dict[str, Any], call: "_TorchCall") -> Labels:
+    def _labelled(self, segments: Iterable[dict[str, Any]]) -> Generator[dict[str, Any]]:
+        """Segments with their labels, without the empty ones of silent windows and of gaps."""
         assert self.steerer is not None
-        offset = segment["seek"] * MEL_FRAME_SECONDS
-        scores = call.windows[_key(segment)].scores
-        return self.steerer.labels(scores, segment["start"] - offset, segment["end"] - offset)
+        number = 0
+        for segment in segments:
+            carrier = segment["temperature"]
+            assert isinstance(carrier, WindowTemperature)
+            window = carrier.window
+            is_ours = window.batch.is_silence(window.row) or window.batch.cut is not None
+            if is_ours and not segment["tokens"]:
+                continue
+            offset = segment["seek"] * MEL_FRAME_SECONDS
+            start, end = segment["start"] - offset, segment["end"] - offset
+            labels = self.steerer.labels(window.scores, start, end)
+            yield {**segment, "id": number, "temperature": carrier.given, **labels._asdict()}
+            number += 1
 
 
-class _Window(NamedTuple):
-    """A window of transcribe, encoded."""
+@dataclass(frozen=True, eq=False)
+class _Transcription(Call):
+    """A call of ``transcribe``, with what of the library's options decides how windows are cut."""
 
-    mel: Tensor
-    """[n_mels, 3000]"""
-    heard: Tensor
-    """what is encoded of it: the same, without its gap"""
-    frames: Tensor = torch.empty(0)
-    """[1500, d] steered"""
-    scores: Tensor = torch.empty(0)
-    """[1500]"""
-    silent: bool = False
-    """the gate is fully open"""
-    in_doubt: bool = False
-    """the decoder is to be asked"""
-    plan: Plan | None = None
+    samples: NDArray[np.float32] = field(kw_only=True)
+    """[n] of the recording, at 16 kHz"""
+    silence_rule: SilenceRule = field(kw_only=True)
+    skips_silence_seconds: float | None = field(kw_only=True)
+    """a rest of a window as short as this is skipped after its last word"""
 
 
-class _TorchCall(Call):
-    """Also remembers the window at hand, and each decoded one by the figures its segments will carry."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.samples = np.empty(0, np.float32)
-        """[n] of the recording, at 16 kHz"""
-        self.is_silence = SilenceRule()
-        self.skips_silence_of: float | None = None
-        """seconds: a rest of a window as short as this is skipped after its last word"""
-        self.window: _Window | None = None
-        self.windows: dict[tuple[float, ...], _Window] = {}
+# Whisper decodes the same mel at one temperature after the other, and aligns words to it: what was encoded of
+# a window stays with its mel.
+_BATCH = "_steered_batch"
 
 
-def _add_word_timestamps(*, segments: list[dict[str, Any]], model: SteeredWhisper, **options: Any) -> None:
+def _batch_of(mel: Tensor) -> SteeredBatch | None:
+    return getattr(mel, _BATCH, None)
+
+
+def _keep_batch(mel: Tensor, batch: SteeredBatch) -> None:
+    setattr(mel, _BATCH, batch)
+
+
+def _without_gap(mel: Tensor, cut: WindowCut | None) -> Tensor:
+    """The window's mel [n_mels, 3000] as if the audio ended where the gap begins."""
+    if cut is None or cut.seeks_only():
+        return mel
+    mel = mel.clone()
+    mel[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads what ends here
+    return mel
+
+
+def _add_word_timestamps(
+    *, segments: list[dict[str, Any]], model: SteeredWhisper, mel: Tensor, **options: Any
+) -> None:
     """whisper's; a seek to the end of a gap stays."""
-    timing.add_word_timestamps(segments=segments, model=model, **options)
-    call = current(model.steerer)
-    if not isinstance(call, _TorchCall) or call.window is None or call.window.plan is None:
+    timing.add_word_timestamps(segments=segments, model=model, mel=mel, **options)
+    call, batch = current(model.steerer), _batch_of(mel)
+    if not isinstance(call, _Transcription) or batch is None or batch.cut is None:
         return
-    plan = call.window.plan
-    rest = MEL_FRAME_SECONDS * MEL_FRAMES_PER_ENCODER_FRAME * (WINDOW_FRAMES - plan.next)
-    if call.skips_silence_of is None or rest > call.skips_silence_of:
-        hold_seek(segments, plan, options["tokenizer"].timestamp_begin)
+    rest_frames = WINDOW_FRAMES - batch.cut.resume_at
+    rest_seconds = MEL_FRAME_SECONDS * MEL_FRAMES_PER_ENCODER_FRAME * rest_frames
+    if call.skips_silence_seconds is None or rest_seconds > call.skips_silence_seconds:
+        protect_seek_from_word_times(segments, batch.cut, options["tokenizer"].timestamp_begin)
 
 
 def _print(line: str) -> None:
@@ -279,18 +308,3 @@ _transcribe = FunctionType(
     argdefs=whisper.transcribe.__defaults__,
 )
 _transcribe.__kwdefaults__ = whisper.transcribe.__kwdefaults__
-
-
-def _without_empty(segments: list[dict[str, Any]], call: _TorchCall) -> list[dict[str, Any]]:
-    """Leave out the empty segments of silent windows, and those that only moved on to the end of a gap."""
-
-    def is_ours(window: _Window) -> bool:
-        return window.silent or window.plan is not None
-
-    kept = [s for s in segments if s["tokens"] or not is_ours(call.windows[_key(s)])]
-    return [{**segment, "id": number} for number, segment in enumerate(kept)]
-
-
-def _key(figures: dict[str, Any]) -> tuple[float, ...]:
-    names = ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature")
-    return tuple(float(figures[name]) for name in names)

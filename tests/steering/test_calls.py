@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from tests.support.real_models import OPEN, SHUT, weights
 from tests.support.small_pack import WIDTH, small_pack
-from whisper_sae_steer.steering.calls import Call, Steerer, active, current, shows_options_of, within
+from whisper_sae_steer.steering.calls import Call, CallOptions, active, current, shows_options_of, within
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import read_pack, shipped_packs
+from whisper_sae_steer.steering.steerer import Steerer
 
 
 def steerer() -> Steerer:
@@ -46,33 +47,34 @@ def test_outside_a_call_nothing_changes():
 
 
 def test_a_call_steers_once_and_keeps_the_scores():
-    steer, h, call = steerer(), frames(), Call(0.7)
+    steer, h, call = steerer(), frames(), Call(CallOptions(0.7))
     with active(steer, call) as entered:
         assert entered is call
-        steer(h)
+        batch = steer(h)
     expected = frames()
     scores, _ = Steering(steer.pack).apply_(expected, 0.7)
     assert torch.equal(h, expected)
-    assert call.scores is not None
-    assert torch.equal(call.scores, scores)
+    assert batch is not None
+    assert call.last is batch
+    assert torch.equal(batch.scores, scores)
 
 
 def test_alpha_zero_touches_nothing_and_sees_nothing():
-    steer, h, call = steerer(), frames(), Call(0.0)
+    steer, h, call = steerer(), frames(), Call(CallOptions(0.0))
     with active(steer, call):
-        steer(h)
+        assert steer(h) is None
     assert torch.equal(h, frames())
-    assert call.scores is None
+    assert not call.results
 
 
 def test_calls_nest_and_end_with_their_block():
     steer = steerer()
-    with active(steer, Call(1.0)):
-        with active(steer, Call(2.0)):
+    with active(steer, Call(CallOptions(1.0))):
+        with active(steer, Call(CallOptions(2.0))):
             assert applied(steer) == 2
             with active(steer, None):
                 assert applied(steer) == 0
-        with pytest.raises(KeyError), active(steer, Call(3.0)):
+        with pytest.raises(KeyError), active(steer, Call(CallOptions(3.0))):
             raise KeyError
         assert applied(steer) == 1
     assert current(steer) is None
@@ -80,9 +82,9 @@ def test_calls_nest_and_end_with_their_block():
 
 def test_a_call_is_for_its_own_model():
     one, other = steerer(), steerer()
-    with active(one, Call(1.0)):
+    with active(one, Call(CallOptions(1.0))):
         assert applied(other) == 0
-        with active(other, Call(2.0)):
+        with active(other, Call(CallOptions(2.0))):
             assert (applied(one), applied(other)) == (1, 2)
         assert (applied(one), applied(other)) == (1, 0)
 
@@ -91,19 +93,19 @@ def test_each_thread_has_its_own_call():
     steer, together = steerer(), Barrier(3)
 
     def work(alpha: float | None) -> float:
-        with active(steer, None if alpha is None else Call(alpha)):
+        with active(steer, None if alpha is None else Call(CallOptions(alpha))):
             together.wait(20)
             found = applied(steer)
             together.wait(20)
             return found
 
-    with active(steer, Call(9.0)), ThreadPoolExecutor(3) as pool:
+    with active(steer, Call(CallOptions(9.0))), ThreadPoolExecutor(3) as pool:
         assert list(pool.map(work, [1.0, None, 0.5])) == [1, 0, 0.5]
 
 
 def test_each_device_and_dtype_gets_its_own_copy():
     steer = steerer()
-    with active(steer, Call(1.0)):
+    with active(steer, Call(CallOptions(1.0))):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             h = frames().to(dtype)
             steer(h)
@@ -124,18 +126,18 @@ def drawn(steer: Steerer, count: int = 3) -> Iterator[float]:
 
 def test_interleaved_iterators_keep_their_calls():
     steer = steerer()
-    one, two = (within(steer, Call(alpha), drawn(steer)) for alpha in (1.0, 2.0))
+    one, two = (within(steer, Call(CallOptions(alpha)), drawn(steer)) for alpha in (1.0, 2.0))
     none = within(steer, None, drawn(steer))
-    with active(steer, Call(7.0)):
+    with active(steer, Call(CallOptions(7.0))):
         assert list(zip(one, two, none, strict=True)) == [(1, 2, 0)] * 3
         assert applied(steer) == 7
 
 
 def test_between_items_no_call_is_active():
     steer = steerer()
-    for _ in within(steer, Call(1.0), drawn(steer)):
+    for _ in within(steer, Call(CallOptions(1.0)), drawn(steer)):
         assert current(steer) is None
-    items = within(steer, Call(1.0), drawn(steer))
+    items = within(steer, Call(CallOptions(1.0)), drawn(steer))
     next(items)
     items.close()
     assert current(steer) is None
@@ -148,7 +150,7 @@ def test_an_error_inside_ends_the_call():
         yield applied(steer)
         raise KeyError("at the second")
 
-    items = within(steer, Call(1.0), failing())
+    items = within(steer, Call(CallOptions(1.0)), failing())
     assert next(items) == 1
     with pytest.raises(KeyError, match="at the second"):
         next(items)
@@ -194,10 +196,10 @@ def test_copies_steer_by_themselves_and_once(duplicate: Any):
     assert twin.steerer is not module.steerer
     once = frames()
     Steering(module.steerer.pack).apply_(once, 1.0)
-    with active(module.steerer, Call(1.0)):
+    with active(module.steerer, Call(CallOptions(1.0))):
         assert torch.equal(module(frames()), once)
         assert torch.equal(twin(frames()), frames())
-    with active(twin.steerer, Call(1.0)):
+    with active(twin.steerer, Call(CallOptions(1.0))):
         assert torch.equal(twin(frames()), once)
         assert torch.equal(module(frames()), frames())
 
@@ -240,7 +242,7 @@ def test_the_shipped_pack_costs_less_than_a_hundredth_of_an_encode(bias: float):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with active(steer, Call(1.0)):
+        with active(steer, Call(CallOptions(1.0))):
             step = fastest(lambda: steer(h), 40)
     finally:
         torch.set_num_threads(threads)

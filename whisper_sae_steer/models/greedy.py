@@ -1,4 +1,4 @@
-"""Greedy decoding of one window with no threshold that could drop its text: the raw behaviour."""
+"""Decodes windows greedily, with no threshold that could drop their text: the raw behaviour."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -6,6 +6,8 @@ from typing import Any, TypedDict
 from ctranslate2 import StorageView
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
+
+from .rules import average_logprob
 
 
 class RawWindow(TypedDict):
@@ -52,7 +54,7 @@ def decode_windows(
             RawWindow(
                 text=tokenizer.decode(tokens).strip(),
                 no_speech_prob=round(result.no_speech_prob, 6),
-                avg_logprob=round(result.scores[0] * len(tokens) / (len(tokens) + 1), 6),
+                avg_logprob=round(average_logprob(result.scores[0], len(tokens)), 6),
             )
         )
     return windows

@@ -4,12 +4,11 @@ import os
 from typing import Any
 
 import numpy as np
-from ctranslate2 import StorageView
 
 from ..commands.common import pack_named
 from ..errors import SteerError
 from ..faster import WhisperModel
-from ..steering.calls import current
+from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from .config import ServeConfig
 from .engine import checkpoint
 from .features import PiecewiseFeatures
@@ -26,16 +25,17 @@ class ServedModel(WhisperModel):
         super().__init__(*args, **kwargs)
         self.feature_extractor = PiecewiseFeatures(**self.feat_kwargs)
 
-    def encode(self, features: np.ndarray) -> StorageView:
+    def encode(self, features: np.ndarray) -> EncoderOutput:
         checkpoint()
         return super().encode(features)
 
-    def generate_with_fallback(self, *args: Any, **kwargs: Any) -> tuple[Any, float, float, float]:
-        result = super().generate_with_fallback(*args, **kwargs)
-        call = current(self.steerer)
-        if self.metrics is not None and call is not None and call.strength is not None:
+    def generate_with_fallback(
+        self, encoder_output: EncoderOutput, *args: Any, **kwargs: Any
+    ) -> tuple[Any, float, float, float]:
+        result = super().generate_with_fallback(encoder_output, *args, **kwargs)
+        if self.metrics is not None and isinstance(encoder_output, SteeredStorage):
             self.metrics.windows.inc()
-            self.metrics.steered.inc(bool((call.strength != 0).any()))
+            self.metrics.steered.inc(bool((encoder_output.batch.strength != 0).any()))
         return result
 
 

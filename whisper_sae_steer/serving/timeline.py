@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ..faster import WhisperModel
-from ..steering.operator import Labels
+from ..steering.ctranslate import SteeredStorage
+from ..steering.labels import Labels
 from .decoding import decode
 from .disconnect import unless_gone
 from .engine import ServingEngine
@@ -52,8 +53,10 @@ def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[L
     """Labels of each STEP_SECONDS of samples [n], judged in windows of 30 s by a model that has a pack."""
     for begin in range(0, len(samples), WINDOW_SAMPLES):
         window = samples[begin : begin + WINDOW_SAMPLES]
-        with model.steering() as call:
-            model.encode(pad_or_trim(model.feature_extractor(window)[:, :-1]))
-        assert call is not None
+        with model.steering():
+            encoded = model.encode(pad_or_trim(model.feature_extractor(window)[:, :-1]))
+        assert isinstance(encoded, SteeredStorage)
+        assert model.steerer is not None
+        scores = encoded.batch.scores[0]
         for step in range(-(-len(window) // round(STEP_SECONDS * SAMPLE_RATE))):
-            yield model.label(call, 0, step * STEP_SECONDS, (step + 1) * STEP_SECONDS)
+            yield model.steerer.labels(scores, step * STEP_SECONDS, (step + 1) * STEP_SECONDS)

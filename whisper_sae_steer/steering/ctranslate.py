@@ -1,5 +1,6 @@
 """CTranslate2's model object, steered: a stand-in that edits what it encodes and asks what it generates."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,9 +8,11 @@ import torch
 from ctranslate2 import DataType, StorageView
 from tokenizers import Tokenizer
 
-from .calls import Call, Listener, Steerer, current
-from .doubt import Answer
-from .seek import NO_SPEECH_THRESHOLD
+from ..models.rules import SilenceRule, average_logprob
+from .batch import SteeredBatch, Verdict
+from .calls import EXPLORED_WINDOWS, Call, current
+from .doubt import Answer, resolve_doubt
+from .steerer import Steerer
 
 
 class Decoded(NamedTuple):
@@ -18,6 +21,26 @@ class Decoded(NamedTuple):
     sequences_ids: list[list[int]]
     no_speech_prob: float
     scores: tuple[float, ...] = (0.0,)
+
+
+class SteeredStorage:
+    """Encoder output as its users hold it: CTranslate2's, with what steering made of it.
+
+    It has all the attributes of the ``StorageView`` and its array interface. Generating from it may resolve
+    doubt, so the batch is that of the moment.
+    """
+
+    def __init__(self, batch: SteeredBatch):
+        self.batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "batch":  # asked for by copy and pickle before there is one
+            raise AttributeError(name)
+        return getattr(self.batch.frames, name)
+
+
+EncoderOutput = StorageView | SteeredStorage
+"""what an encode returns: bare where nothing was steered"""
 
 
 class SteeredEncoder:
@@ -36,69 +59,76 @@ class SteeredEncoder:
             raise AttributeError(name)
         return getattr(self._inner, name)
 
-    def encode(self, features: StorageView, to_cpu: bool = False) -> StorageView:
+    def encode(self, features: StorageView, to_cpu: bool = False) -> EncoderOutput:
         call = current(self._steerer)
         if call is None:
             return self._inner.encode(features, to_cpu=to_cpu)
-        mel = np.asarray(features).tobytes() if call.listened or isinstance(call, Listener) else b""
-        output = call.listened.pop(mel, None)
-        if output is None:
-            output = self._inner.encode(features, to_cpu=to_cpu)
-        output = call.encoded = call.decided = steer_storage(output, self._steerer)
-        if isinstance(call, Listener):
-            call.keep(mel, output)
-        return output
+        return steer_storage(self._encode_once(call, features, to_cpu), self._steerer)
 
-    def generate(self, features: StorageView, prompts: Any, **kwargs: Any) -> Any:
-        features = self._encoded(features)
-        call = current(self._steerer)
-        if call is None or call.strength is None or features is not call.encoded:
-            return self._inner.generate(features, prompts, **kwargs)
-        results = self._ask(call, prompts, kwargs)
-        silent = self._steerer.nobody_speaks(call)
-        rows = [row for row in range(len(prompts)) if row not in results]
-        results |= self._generate(call.decided, [row for row in rows if not silent[row]], prompts, kwargs)
-        results |= self._generate_silent(call.decided, [row for row in rows if silent[row]], prompts, kwargs)
+    def generate(self, features: EncoderOutput, prompts: Any, **kwargs: Any) -> Any:
+        features, call = self._encoded(features), current(self._steerer)
+        if call is None or not isinstance(features, SteeredStorage):
+            return self._inner.generate(_storage_of(features), prompts, **kwargs)
+        results = self._ask(call, features, prompts, kwargs)
+        batch, rows = features.batch, [row for row in range(len(prompts)) if row not in results]
+        silent = [row for row in batch.rows(Verdict.SILENCE) if row in rows]
+        results |= self._generate(batch.frames, [r for r in rows if r not in silent], prompts, kwargs)
+        results |= self._generate_silent(batch.frames, silent, prompts, kwargs)
         return [results[row] for row in range(len(prompts))]
 
-    def align(self, features: StorageView, *args: Any, **kwargs: Any) -> Any:
-        features, call = self._encoded(features), current(self._steerer)
-        if call is not None and features is call.encoded:
-            features = call.decided
-        return self._inner.align(features, *args, **kwargs)
+    def align(self, features: EncoderOutput, *args: Any, **kwargs: Any) -> Any:
+        return self._inner.align(_storage_of(self._encoded(features)), *args, **kwargs)
 
-    def detect_language(self, features: StorageView) -> Any:
-        return self._inner.detect_language(self._encoded(features))
+    def detect_language(self, features: EncoderOutput) -> Any:
+        return self._inner.detect_language(_storage_of(self._encoded(features)))
 
-    def _encoded(self, features: StorageView) -> StorageView:
+    def _encoded(self, features: EncoderOutput) -> EncoderOutput:
         if features.shape[1] != self._inner.n_mels or current(self._steerer) is None:
             return features
         # of several GPUs, who knows which one takes the next job
-        return self.encode(features, to_cpu=len(self._inner.device_index) > 1)
+        return self.encode(_storage_of(features), to_cpu=len(self._inner.device_index) > 1)
 
-    def _ask(self, call: Call, prompts: Any, kwargs: dict[str, Any]) -> dict[int, Any]:
-        """Decode windows in doubt as they are, once: the results believed, by row. Others get steered."""
-        rows = [row for row, in_doubt in enumerate(self._steerer.in_doubt(call)) if in_doubt]
+    def _encode_once(self, call: Call, features: StorageView, to_cpu: bool) -> StorageView:
+        """Encoder output, unedited; windows that the language was read from are not encoded again."""
+        reads_language = call.options.scores_only
+        mel = np.asarray(features).tobytes() if call.explored or reads_language else b""
+        output = call.explored.pop(mel, None)
+        if output is None:
+            output = self._inner.encode(features, to_cpu=to_cpu)
+        if reads_language and len(call.explored) < EXPLORED_WINDOWS:
+            call.explored[mel] = output
+        return output
+
+    def _ask(
+        self, call: Call, features: SteeredStorage, prompts: Any, kwargs: dict[str, Any]
+    ) -> dict[int, Any]:
+        """Decode windows in doubt as they are, once: the results believed, by row. Others get edited."""
         options = {**kwargs, "return_scores": True, "return_no_speech_prob": True}
-        results = self._generate(call.encoded, rows, prompts, options)
-        answers = {row: self._answer(results[row], kwargs.get("length_penalty", 1)) for row in rows}
-        refused = [row for row in rows if not self._steerer.believes(call, row, answers[row])]
-        call.asked = True
-        if refused:
-            frames = _tensor(call.encoded).clone()
-            frames[refused] = self._steerer.steer_in_full(call, refused, frames[refused])
-            call.decided = _storage(frames, call.encoded.dtype)
-        return {row: results[row] for row in rows if row not in refused}
+        results: dict[int, Any] = {}
+
+        def ask(rows: Sequence[int]) -> list[Answer]:
+            results.update(self._generate(features.batch.frames, rows, prompts, options))
+            return [self._answer(results[row], kwargs.get("length_penalty", 1)) for row in rows]
+
+        def edit_refused(batch: SteeredBatch, rows: Sequence[int]) -> SteeredBatch:
+            frames = self._steerer.edit_refused_windows(_tensor(batch.frames), rows, call.options)
+            strength = batch.strength.clone()
+            strength[list(rows)] = call.options.alpha
+            return batch._replace(frames=_storage(frames, batch.frames.dtype), strength=strength)
+
+        metadata = self._steerer.pack.metadata
+        batch = features.batch = resolve_doubt(features.batch, metadata, ask, edit_refused)
+        return {row: result for row, result in results.items() if not batch.is_silence(row)}
 
     def _answer(self, result: Any, length_penalty: float) -> Answer:
         tokens = result.sequences_ids[0]
-        logprob = result.scores[0] * len(tokens) ** length_penalty / (len(tokens) + 1)
         end_of_text = self._tokenizer.token_to_id("<|endoftext|>")
         text = self._tokenizer.decode([token for token in tokens if token < end_of_text])
+        logprob = average_logprob(result.scores[0], len(tokens), length_penalty)
         return Answer(text, logprob, result.no_speech_prob)
 
     def _generate_silent(
-        self, features: StorageView, rows: list[int], prompts: Any, kwargs: dict[str, Any]
+        self, features: StorageView, rows: Sequence[int], prompts: Any, kwargs: dict[str, Any]
     ) -> dict[int, Any]:
         """Where nobody speaks an empty transcript is right: without timestamps ``suppress_blank`` forbids it.
 
@@ -108,29 +138,35 @@ class SteeredEncoder:
         results = self._generate(features, rows, prompts, options)
         if not kwargs.get("return_no_speech_prob"):
             for row, result in results.items():
-                if result.no_speech_prob > NO_SPEECH_THRESHOLD:
+                if SilenceRule().sounds_silent(result.no_speech_prob):
                     results[row] = Decoded([[]], result.no_speech_prob)
         return results
 
     def _generate(
-        self, features: StorageView, rows: list[int], prompts: Any, options: dict[str, Any]
+        self, features: StorageView, rows: Sequence[int], prompts: Any, options: dict[str, Any]
     ) -> dict[int, Any]:
         """Results of some windows of a batch, by row."""
         if not rows:
             return {}
         if len(rows) < len(prompts):
-            features = _storage(_tensor(features)[rows], features.dtype)
+            features = _storage(_tensor(features)[list(rows)], features.dtype)
         answers = self._inner.generate(features, [prompts[row] for row in rows], **options)
         return dict(zip(rows, answers, strict=True))
 
 
-def steer_storage(output: StorageView, steerer: Steerer) -> StorageView:
+def steer_storage(output: StorageView, steerer: Steerer) -> EncoderOutput:
     """Steer CTranslate2's encoder output, in its own memory unless that is bfloat16."""
     frames = _tensor(output)
-    steerer(frames)
+    batch = steerer(frames)
     if frames.is_cuda:
         torch.cuda.synchronize(frames.device)  # generate() runs on CTranslate2's own stream
-    return _storage(frames, output.dtype) if output.dtype == DataType.bfloat16 else output
+    steered = _storage(frames, output.dtype) if output.dtype == DataType.bfloat16 else output
+    return steered if batch is None else SteeredStorage(batch._replace(frames=steered))
+
+
+def _storage_of(features: EncoderOutput) -> StorageView:
+    """CTranslate2's own object."""
+    return features.batch.frames if isinstance(features, SteeredStorage) else features
 
 
 def _tensor(view: StorageView) -> torch.Tensor:

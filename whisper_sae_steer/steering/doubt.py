@@ -1,36 +1,59 @@
 """Doubt: where the gate can't tell, Whisper's own decoder is asked.
 
 Barks, cries and single words of robotic voices score alike: above nearly all noise, below nearly all
-speech. Such a window is decoded as it is. What the decoder stands by stays; or else the window is steered in
+speech. Such a window is decoded as it is. What the decoder stands by stays; or else the window is edited in
 full and decoded again.
 """
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from whisper.utils import compression_ratio
 
+from ..kernels import openness
+from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule
+from .batch import ReadWindow, SteeredBatch, Verdict
 from .pack import PackMetadata
-from .seek import COMPRESSION_RATIO_THRESHOLD, LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD
 
-BRIEF = 100
-"""frames (2 s)"""
+InDoubt = Literal["ramp", "ask", "edit"]
+"""What is done with windows that the gate is in doubt about: edited as far as its ramp says; left as they are
+until the decoder has been asked; edited in full, because the decoder heard nobody."""
+BRIEF_FRAMES = 100
+"""2 s"""
 
 
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
     """Windows that noise hardly reaches and speech hardly falls to, from smoothed scores [B, T]: [B] bool.
 
-    The gate's threshold is the middle between the two. Above it only brief sounds are in doubt: a bark is
-    over in a second, words buried in noise go on.
+    The gate's threshold lies between the two. Above it only brief sounds are in doubt: a bark is over in a
+    second, words buried in noise go on.
     """
-    highest = scores.amax(dim=1)
-    distance = highest - metadata.gate_threshold
-    between = distance.abs() < metadata.gate_threshold - metadata.highest_noise
-    brief = (scores > metadata.highest_noise).sum(dim=1) < BRIEF
-    return between & ((distance < 0) | brief) & (metadata.gate == "window")
+    levels = metadata.levels
+    above = scores.amax(dim=1) - levels.threshold
+    brief = (scores > levels.noise_ceiling).sum(dim=1) < BRIEF_FRAMES
+    leans_to_noise = (above < 0) & (-above < levels.threshold - levels.noise_ceiling)
+    leans_to_speech = (above >= 0) & (above < levels.speech_floor - levels.threshold) & brief
+    return (leans_to_noise | leans_to_speech) & (metadata.gate == "window")
+
+
+def verdicts(scores: Tensor, metadata: PackMetadata, when_in_doubt: InDoubt) -> Tensor:
+    """What the gate makes of windows, from smoothed scores [B, T]: [B] int8 of :class:`Verdict`.
+
+    Only the gate that looks at whole windows can tell that nobody speaks in one. Nothing waits for a GPU.
+    """
+    verdict = torch.zeros(len(scores), dtype=torch.int8, device=scores.device)
+    if metadata.gate != "window" or not scores.numel():
+        return verdict
+    opened = openness(scores, metadata.gate, metadata.levels.threshold, metadata.levels.ramp)[:, 0]
+    verdict.masked_fill_(opened == 1, Verdict.SILENCE)
+    if when_in_doubt != "ramp":
+        doubtful = Verdict.DOUBT if when_in_doubt == "ask" else Verdict.SILENCE
+        verdict.masked_fill_(in_doubt(scores, metadata), doubtful)
+    return verdict
 
 
 class Answer(NamedTuple):
@@ -51,8 +74,40 @@ class Answer(NamedTuple):
 
     def is_likely(self, stock_texts: Collection[str]) -> bool:
         """By each of Whisper's own bounds, and no text that the model writes for any noise."""
-        likely = self.avg_logprob > LOGPROB_THRESHOLD and self.no_speech_prob < NO_SPEECH_THRESHOLD
+        rule = SilenceRule()
+        likely = rule.is_likely(self.avg_logprob) and not rule.sounds_silent(self.no_speech_prob)
         return likely and " ".join(words_of(self.text)) not in stock_texts
+
+
+def believes(window: ReadWindow, answer: Answer, metadata: PackMetadata) -> bool:
+    """Whether the decoder's answer about a window in doubt stays.
+
+    Where the gate leans to speech, only repetition speaks against it.
+    """
+    leans_to_speech = bool(window.scores.amax() >= metadata.levels.threshold)
+    return answer.is_varied() and (leans_to_speech or answer.is_likely(metadata.stock_texts))
+
+
+def resolve_doubt(
+    batch: SteeredBatch,
+    metadata: PackMetadata,
+    ask: Callable[[Sequence[int]], Sequence[Answer]],
+    edit_refused: Callable[[SteeredBatch, Sequence[int]], SteeredBatch],
+) -> SteeredBatch:
+    """Ask the decoder about the windows in doubt, and edit those in which it heard nobody.
+
+    ``ask`` decodes windows of the batch, by row, as they are; ``edit_refused`` gives the batch with those
+    windows edited in full. Both are the back end's.
+    """
+    rows = batch.rows(Verdict.DOUBT)
+    if not rows:
+        return batch
+    answers = zip(rows, ask(rows), strict=True)
+    refused = [row for row, answer in answers if not believes(ReadWindow(batch, row), answer, metadata)]
+    verdict = batch.verdict.clone()
+    verdict[rows] = Verdict.SPEECH
+    verdict[refused] = Verdict.SILENCE
+    return (edit_refused(batch, refused) if refused else batch)._replace(verdict=verdict)
 
 
 def stock_texts(texts: Iterable[str], share: float = 0.01) -> tuple[str, ...]:

@@ -1,13 +1,25 @@
 """Where the language is read: from the first speech, not from the silence or noise before it."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..audio.units import WINDOW_FRAMES
-from .calls import Call, Listener, Steerer, active
-from .seek import frames_before_speech
+from .calls import Call, CallOptions, active
+from .cuts import frames_before_speech
+from .steerer import Steerer
 
 T = TypeVar("T")
+
+
+def language_call(call: Call) -> Call | None:
+    """The call to read the language in: by default it edits nothing, and only says where people speak."""
+    alpha = call.options.alpha
+    if alpha == 0:
+        return None
+    if call.options.steer_language_detection:
+        return Call(CallOptions(alpha, in_doubt="ask"))
+    return Call(CallOptions(0.0, scores_only=True), deque(), call.explored)
 
 
 def detect_at_speech(steerer: Steerer, call: Call, detect: Callable[[int], T], frames: int) -> T:
@@ -17,17 +29,20 @@ def detect_at_speech(steerer: Steerer, call: Call, detect: Callable[[int], T], f
     ``frames`` of them. Speech from the start costs no more than in the plain libraries, and nothing at all in
     CTranslate2, where the window is not encoded again to be transcribed.
     """
-    with active(steerer, call.for_language()) as listening:
-        first = detected = detect(0)
-        start = 0
-        while isinstance(listening, Listener):
-            scores = listening.heard[0].cpu().numpy()
-            silent = frames_before_speech(scores, min(WINDOW_FRAMES, frames - start), steerer.pack.metadata)
-            start += silent
-            if start >= frames:
-                return first
-            if not silent:
-                break
-            listening.heard.clear()
+
+    def look(start: int) -> tuple[T, int]:
+        """What is detected there, and how many frames of the window nobody speaks in at first."""
+        with active(steerer, language_call(call)) as reading:
             detected = detect(start)
-        return detected
+        if reading is None or not reading.options.scores_only:
+            return detected, 0
+        scores = reading.results[0].scores[0].cpu().numpy()
+        content = min(WINDOW_FRAMES, frames - start)
+        return detected, frames_before_speech(scores, content, steerer.pack.metadata)
+
+    first, start = look(0)
+    detected, silent = first, start
+    while silent and start < frames:
+        detected, silent = look(start)
+        start += silent
+    return detected if start < frames else first

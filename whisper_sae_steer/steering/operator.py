@@ -7,25 +7,14 @@ baseline. What the SAE fails to reconstruct stays in, because only the change is
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..audio.units import ENCODER_FRAME_SECONDS
 from ..errors import AlphaError, PackError
 from ..kernels import GateReading, feature_scores, gate_strength, smooth, steer_selected, steer_static
-from .doubt import in_doubt
+from .doubt import InDoubt, in_doubt
 from .pack import Features, SteeringPack
-
-
-class Labels(NamedTuple):
-    """What the gate says of one segment."""
-
-    speech_prob: float
-    """probability that someone speaks in it"""
-    hallucination_risk: float
-    """probability that its text was invented"""
 
 
 class Steering:
@@ -56,11 +45,11 @@ class Steering:
         return smooth(self._logits(h), self.metadata.gate_smoothing)
 
     @torch.no_grad()
-    def apply_(self, h: Tensor, alpha: float, share_in_doubt: float | None = None) -> GateReading:
+    def apply_(self, h: Tensor, alpha: float, when_in_doubt: InDoubt = "ramp") -> GateReading:
         """Edit frames ``h`` [B, T, d] in place; returns the gate's scores and how strongly it opened.
 
-        Windows in doubt (see :func:`.doubt.in_doubt`) get ``share_in_doubt`` of the edit, 0 to 1, or by
-        default what the gate's ramp gives them. Windows whose gate is shut are not written to at all.
+        Windows in doubt (see :func:`.doubt.in_doubt`) get what the gate's ramp gives them, none of the edit
+        ("ask") or all of it ("edit"). Windows whose gate is shut are not written to at all.
         Nothing waits for a GPU, so the step can be captured in a CUDA graph.
         """
         if h.shape[-1] != self.metadata.d_in:
@@ -70,9 +59,9 @@ class Steering:
             self._logits(h), self.metadata.gate, self.metadata.gate_smoothing, levels.threshold, levels.ramp,
             alpha,
         )  # fmt: skip
-        if share_in_doubt is not None and scores.numel():
+        if when_in_doubt != "ramp" and scores.numel():
             doubtful = in_doubt(scores, self.metadata)[:, None]
-            strength = strength.masked_fill(doubtful, alpha * share_in_doubt)
+            strength = strength.masked_fill(doubtful, alpha if when_in_doubt == "edit" else 0.0)
         if self.metadata.strategy == "suppress":
             steer_selected(h, *self.steer_features[1:], self.directions, strength)
         else:
@@ -81,21 +70,6 @@ class Steering:
 
     def _logits(self, h: Tensor) -> Tensor:
         return feature_scores(h, *self.gate_features[1:], self.gate_weight, self.gate_bias)
-
-    def labels(self, scores: Tensor, start: float, end: float) -> Labels:
-        """Speech probability and hallucination risk of a segment, from its window's scores [T].
-
-        ``start`` and ``end`` are seconds from the start of the window.
-        """
-        first = min(max(0, int(start / ENCODER_FRAME_SECONDS)), len(scores) - 1)
-        span = scores[first : max(first + 1, math.ceil(end / ENCODER_FRAME_SECONDS))]
-        highest, mean = float(span.max()), float(span.mean())
-        slope, offset = self.metadata.speech_calibration
-        by_highest, by_mean, constant = self.metadata.risk_calibration
-        return Labels(
-            _sigmoid(slope * highest + offset),
-            _sigmoid(by_highest * highest + by_mean * mean + constant),
-        )
 
 
 def check_alpha(alpha: float) -> float:
@@ -107,7 +81,3 @@ def check_alpha(alpha: float) -> float:
     if not math.isfinite(value):
         raise AlphaError(f"steer_alpha must be a finite number, not {alpha!r}")
     return value
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, x))))

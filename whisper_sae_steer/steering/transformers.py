@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 
-from .calls import Steerer, current
+from .batch import Verdict
+from .calls import current
+from .steerer import Steerer
 
 
 class BlankWhereSilent:
@@ -30,8 +32,8 @@ class BlankWhereSilent:
             return
         logits = output.logits[:, -1]
         call, rows = current(self._steerer), torch.ones(len(logits), dtype=torch.bool)
-        if call is not None and call.strength is not None and len(logits) % len(call.strength) == 0:
-            silent = torch.tensor(self._steerer.nobody_speaks(call))
-            rows = ~silent.repeat_interleave(len(logits) // len(silent))  # beams of a window are neighbours
+        if call is not None and call.results and len(logits) % len(call.last.verdict) == 0:
+            speech = call.last.verdict.cpu() != Verdict.SILENCE
+            rows = speech.repeat_interleave(len(logits) // len(speech))  # beams of a window are neighbours
         for token in self._suppressed:
             logits[rows.to(logits.device), token] = float("-inf")

@@ -3,7 +3,6 @@
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from ctranslate2 import StorageView
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
@@ -12,9 +11,12 @@ from numpy.typing import NDArray
 from ..audio.units import ENCODER_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME, content_frames
 from ..errors import StreamError
 from ..faster import WhisperModel
-from ..steering.calls import Call, active
-from ..steering.operator import Labels, check_alpha
-from ..steering.seek import COMPRESSION_RATIO_THRESHOLD, SilenceRule, speech_regions
+from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule, average_logprob
+from ..steering.calls import CallOptions, active
+from ..steering.ctranslate import EncoderOutput, SteeredStorage
+from ..steering.cuts import speech_regions
+from ..steering.labels import Labels
+from ..steering.operator import check_alpha
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]
@@ -28,21 +30,18 @@ PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 """punctuation that goes with the next and the last word, both libraries' defaults"""
 
 
-class Heard(NamedTuple):
+class StreamWindow(NamedTuple):
     """A window of at most 30 s of audio, encoded."""
 
-    encoded: StorageView
-    call: Call | None
-    """None if nothing is steered"""
+    encoded: EncoderOutput
     content: int
     """encoder frames with audio"""
 
     @property
     def scores(self) -> NDArray[np.float32]:
         """Smoothed speech scores [content] of a steered window."""
-        assert self.call is not None
-        assert self.call.scores is not None
-        return self.call.scores[0, : self.content].cpu().numpy()
+        assert isinstance(self.encoded, SteeredStorage)
+        return self.encoded.batch.scores[0, : self.content].cpu().numpy()
 
 
 class Written(NamedTuple):
@@ -54,22 +53,21 @@ class Written(NamedTuple):
     """frame from which it wants to go on, if not from the end"""
 
 
-class Listener:
+class StreamDecoder:
     """A model with the options of one session."""
 
     def __init__(
         self, model: WhisperModel, alpha: float, language: str | None, task: Task, beam_size: int
     ) -> None:
-        self.alpha = check_alpha(alpha)
+        self._options = CallOptions(check_alpha(alpha), in_doubt="ask")
         self._model, self._task, self._beam_size = model, task, beam_size
         self._multilingual: bool = model.model.is_multilingual
         if language is not None and language not in model.supported_languages:
             raise StreamError(f"this model knows no language {language!r}; leave it out to have it detected")
         if task not in ("transcribe", "translate"):
             raise StreamError(f"task must be 'transcribe' or 'translate', not {task!r}")
-        self._steers = model.steerer is not None and self.alpha != 0
-        metadata = model.steerer.pack.metadata if model.steerer and self._steers else None
-        self._gate = metadata if metadata and metadata.gate == "window" else None
+        metadata = model.steerer.pack.metadata if model.steerer and self._options.alpha else None
+        self._levels = metadata.levels if metadata and metadata.gate == "window" else None
         self.language = language if self._multilingual else "en"
         """as given or last detected"""
         self.settled = self.language is not None
@@ -81,32 +79,31 @@ class Listener:
         The gate hears enough in a window that is padded to little more than the audio. It costs a fraction of
         one of 30 s, which only the decoder needs. Without a gate all of it counts as speech.
         """
-        if self._gate is None or self._gate.gap_threshold is None:
+        if self._levels is None or self._levels.gap_below is None:
             return [(0, content_frames(len(audio)))]
         length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * content_frames(len(audio)) + PADDING)
         scores = self._encode(audio, min(length, FULL_LENGTH)).scores
-        return speech_regions(scores, self._gate.gap_threshold, self._gate.highest_noise)
+        return speech_regions(scores, self._levels.gap_below, self._levels.noise_ceiling)
 
-    def hear(self, audio: NDArray[np.float32]) -> Heard:
+    def encode(self, audio: NDArray[np.float32]) -> StreamWindow:
         """Encode samples [n], at most 30 s, for :meth:`write`."""
         return self._encode(audio, FULL_LENGTH)
 
-    def _encode(self, audio: NDArray[np.float32], length: int) -> Heard:
+    def _encode(self, audio: NDArray[np.float32], length: int) -> StreamWindow:
         model = self._model
-        call = Call(self.alpha, asks_decoder=True) if self._steers else None
-        with active(model.steerer, call):
+        with active(model.steerer, model.call_with(self._options)):
             encoded = model.encode(pad_or_trim(model.feature_extractor(audio)[:, :-1], length))
-        return Heard(encoded, call, content_frames(len(audio)))
+        return StreamWindow(encoded, content_frames(len(audio)))
 
-    def write(self, heard: Heard, said: str) -> Written | None:
+    def write(self, window: StreamWindow, said: str) -> Written | None:
         """Text of the window, with what was ``said`` before as prompt; None if the decoder repeats itself."""
         model = self._model
-        with active(model.steerer, heard.call):
-            tokenizer = self._tokenizer(heard)
+        with active(model.steerer, model.call_with(self._options)):
+            tokenizer = self._tokenizer(window)
             prompt = model.get_prompt(tokenizer, tokenizer.encode(" " + said) if said else [])
-            longest = TOKENS_AT_LEAST + TOKENS_PER_SECOND * int(heard.content * ENCODER_FRAME_SECONDS)
+            longest = TOKENS_AT_LEAST + TOKENS_PER_SECOND * int(window.content * ENCODER_FRAME_SECONDS)
             result = model.model.generate(
-                heard.encoded,
+                window.encoded,
                 [prompt],
                 beam_size=self._beam_size,
                 max_length=min(model.max_length, len(prompt) + longest),
@@ -115,36 +112,38 @@ class Listener:
                 suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),  # pyright: ignore[reportArgumentType]
             )[0]
             tokens = result.sequences_ids[0]
-            logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
+            logprob = average_logprob(result.scores[0], len(tokens))
             if SilenceRule()(result.no_speech_prob, logprob):
                 return Written([], None)
             if get_compression_ratio(tokenizer.decode(tokens).strip()) > COMPRESSION_RATIO_THRESHOLD:
                 return None
             times = [token - tokenizer.timestamp_begin for token in tokens[-2:]]
             goes_on = len(times) == 2 and min(times) >= 0
-            return Written(self._words(tokens, tokenizer, heard), times[1] if goes_on else None)
+            return Written(self._words(tokens, tokenizer, window), times[1] if goes_on else None)
 
-    def labels(self, heard: Heard, start: float, end: float) -> Labels | None:
+    def labels(self, window: StreamWindow, start: float, end: float) -> Labels | None:
         """Of a segment ``start``…``end`` seconds into the window, if that is steered."""
-        return self._model.label(heard.call, 0, start, end) if heard.call else None
+        if not isinstance(window.encoded, SteeredStorage) or self._model.steerer is None:
+            return None
+        return self._model.steerer.labels(window.encoded.batch.scores[0], start, end)
 
-    def _tokenizer(self, heard: Heard) -> Tokenizer:
+    def _tokenizer(self, window: StreamWindow) -> Tokenizer:
         if not self.settled:
-            token, _ = self._model.model.detect_language(heard.encoded)[0][0]
+            token, _ = self._model.model.detect_language(window.encoded)[0][0]
             self.language = token[2:-2]
         return Tokenizer(
             self._model.hf_tokenizer, self._multilingual, task=self._task, language=self.language
         )
 
-    def _words(self, tokens: list[int], tokenizer: Tokenizer, heard: Heard) -> list[Word]:
+    def _words(self, tokens: list[int], tokenizer: Tokenizer, window: StreamWindow) -> list[Word]:
         """Timed by cross-attention, with the library's own corrections."""
-        seconds = heard.content * ENCODER_FRAME_SECONDS
+        seconds = window.content * ENCODER_FRAME_SECONDS
         segment: dict[str, Any] = {"seek": 0, "start": 0.0, "end": seconds, "tokens": tokens}
         self._model.add_word_timestamps(
             [[segment]],
             tokenizer,
-            heard.encoded,
-            MEL_FRAMES_PER_ENCODER_FRAME * heard.content,
+            window.encoded,
+            MEL_FRAMES_PER_ENCODER_FRAME * window.content,
             PREPENDED,
             APPENDED,
             0.0,

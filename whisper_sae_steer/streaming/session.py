@@ -20,10 +20,10 @@ from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES, content_frames
 from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
-from ..steering.operator import Labels
-from ..steering.seek import MIN_GAP, PAD
+from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES
+from ..steering.labels import Labels
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
-from .hearing import Heard, Listener, Task
+from .hearing import StreamDecoder, StreamWindow, Task
 
 KEPT = 2 * SAMPLE_RATE
 """samples without speech that stay: its beginning may not show yet"""
@@ -84,7 +84,7 @@ class StreamingTranscriber:
     ) -> None:
         if not 0.1 <= min_chunk <= LONGEST_MIN_CHUNK:
             raise StreamError(f"min_chunk must be 0.1 to {LONGEST_MIN_CHUNK:g} seconds, not {min_chunk}")
-        self._listener = Listener(model, steer_alpha, language, task, beam_size)
+        self._decoder = StreamDecoder(model, steer_alpha, language, task, beam_size)
         self._min_chunk = round(min_chunk * SAMPLE_RATE)
         self._waiting: deque[NDArray[np.float32]] = deque()
         """chunks not in the buffer yet"""
@@ -102,14 +102,14 @@ class StreamingTranscriber:
         self._final: list[StreamSegment] = []
         self._partial: list[StreamSegment] = []
         self._segments = 0
-        self._heard: list[tuple[int, Heard]] = []
+        self._windows: list[tuple[int, StreamWindow]] = []
         """windows of the last hypothesis, and samples of the session before each"""
         self._finished = False
 
     @property
     def language(self) -> str | None:
         """Language code as given or detected; None before anyone spoke."""
-        return self._listener.language
+        return self._decoder.language
 
     @property
     def seconds(self) -> float:
@@ -157,7 +157,7 @@ class StreamingTranscriber:
     def _advance(self, last: bool) -> None:
         """Transcribe what was said in the buffer, and let go of what is done with."""
         while len(self._buffer):
-            regions = self._listener.speech(self._buffer)
+            regions = self._decoder.speech(self._buffer)
             kept = 0 if last else KEPT
             if not regions:
                 # what was pending came of a sound that turned out to be no speech
@@ -165,18 +165,18 @@ class StreamingTranscriber:
                 self._drop(len(self._buffer) - kept)
                 return
             start, end = regions[0]
-            if start - PAD >= MIN_GAP:
-                self._drop((start - PAD) * SAMPLES_PER_ENCODER_FRAME)
+            if start - PAD_FRAMES >= MIN_GAP_FRAMES:
+                self._drop((start - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
                 continue
-            over = last or content_frames(len(self._buffer)) - end >= MIN_GAP
-            self._transcribe((end + PAD) * SAMPLES_PER_ENCODER_FRAME, over)
+            over = last or content_frames(len(self._buffer)) - end >= MIN_GAP_FRAMES
+            self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over)
             if not over:
                 self._shorten()
                 return
             if len(regions) == 1:
                 self._drop(len(self._buffer) - kept)
                 return
-            self._drop((regions[1][0] - PAD) * SAMPLES_PER_ENCODER_FRAME)
+            self._drop((regions[1][0] - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
 
     def _transcribe(self, spoken: int, over: bool) -> None:
         """Bring the text up to date with the speech that ends ``spoken`` samples into the buffer.
@@ -199,18 +199,18 @@ class StreamingTranscriber:
         """
         quiet = len(self._buffer) - spoken > QUIET
         audio = self._buffer[:spoken] if quiet else self._buffer
-        self._heard, words, begin = [], list[Word](), 0
+        self._windows, words, begin = [], list[Word](), 0
         while True:
-            heard = self._listener.hear(audio[begin:])
-            self._heard.append((self._start + begin, heard))
-            written = self._listener.write(heard, "".join([*self._said, *(w.text for w in words)]).strip())
+            window = self._decoder.encode(audio[begin:])
+            self._windows.append((self._start + begin, window))
+            written = self._decoder.write(window, "".join([*self._said, *(w.text for w in words)]).strip())
             if written is None:
                 return words or None
             words += [word.shifted((self._start + begin) / SAMPLE_RATE) for word in written.words]
             if not written.next:
                 return words
             begin += written.next * SAMPLES_PER_ENCODER_FRAME
-            if spoken - PAD * SAMPLES_PER_ENCODER_FRAME - begin < UNHEARD:
+            if spoken - PAD_FRAMES * SAMPLES_PER_ENCODER_FRAME - begin < UNHEARD:
                 return words
 
     def _commit(self, words: list[Word], confirmed: int) -> None:
@@ -219,7 +219,7 @@ class StreamingTranscriber:
         self._final += final
         self._segments += len(final)
         self._committed += words[:confirmed]
-        self._listener.settled |= bool(final)
+        self._decoder.settled |= bool(final)
         self._pending = words[confirmed:]
         self._partial = self._as_segments(self._pending)
 
@@ -243,9 +243,9 @@ class StreamingTranscriber:
 
     def _labels(self, start: float, end: float) -> Labels | None:
         """From the window that the words were read in."""
-        windows = [(begin / SAMPLE_RATE, heard) for begin, heard in self._heard]
-        offset, heard = next((w for w in reversed(windows) if w[0] <= start), windows[0])
-        return self._listener.labels(heard, start - offset, end - offset)
+        windows = [(begin / SAMPLE_RATE, window) for begin, window in self._windows]
+        offset, window = next((w for w in reversed(windows) if w[0] <= start), windows[0])
+        return self._decoder.labels(window, start - offset, end - offset)
 
     def _shorten(self) -> None:
         """Cut a long buffer where a final sentence ends, or if it is nearly full where any word does."""

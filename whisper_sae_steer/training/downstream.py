@@ -33,8 +33,9 @@ from ..models.weights import Weights
 from ..reports import metrics
 from ..reports.metrics import Difference, Rate, WordErrors
 from ..sae.autoencoder import SAE
-from ..steering.calls import Call, Steerer, active, current
+from ..steering.calls import Call, CallOptions, active, current
 from ..steering.ctranslate import SteeredEncoder
+from ..steering.steerer import Steerer
 
 UNTOUCHED, SPLICED = 0.0, 1.0
 """as α in the bench's rows"""
@@ -145,7 +146,8 @@ class SplicedBackend:
             return self._plain.first_window(audio, UNTOUCHED, language)
 
     def _at(self, alpha: float) -> AbstractContextManager[Call | None]:
-        return active(self.splice, Call(alpha, steer_language_detection=True) if alpha else None)
+        options = CallOptions(alpha, steer_language_detection=True)
+        return active(self.splice, Call(options) if alpha else None)
 
 
 def measure_downstream(

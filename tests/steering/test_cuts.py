@@ -7,22 +7,20 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.small_pack import small_pack
-from whisper_sae_steer.steering.pack import PackMetadata
-from whisper_sae_steer.steering.seek import (
-    MIN_GAP,
-    PAD,
-    Plan,
-    SilenceRule,
+from whisper_sae_steer.steering.cuts import (
+    MIN_GAP_FRAMES,
+    PAD_FRAMES,
+    WindowCut,
     content_of,
+    cut_window,
     frames_before_speech,
-    plan_window,
-    seek_to,
+    tokens_that_seek_to,
 )
+from whisper_sae_steer.steering.pack import PackMetadata
 
 BEGIN = 50364
-METADATA: PackMetadata = replace(
-    small_pack().metadata, gate="window", gate_threshold=4.0, gate_ramp=1.0, gap_threshold=-2.0
-)
+METADATA: PackMetadata = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata
+NO_GAPS = replace(METADATA, levels=replace(METADATA.levels, gap_below=None))
 END = 1500
 
 
@@ -38,27 +36,35 @@ def scores(*speech: tuple[int, int], level: float = 8.0) -> NDArray[np.float32]:
     [
         [],
         [(0, END)],
-        [(MIN_GAP, 1400)],  # as much as PAD is left before speech
-        [(0, 400), (400 + MIN_GAP - 1, END)],
-        [(10, END - MIN_GAP + 1)],
+        [(MIN_GAP_FRAMES, 1400)],  # as much as PAD_FRAMES is left before speech
+        [(0, 400), (400 + MIN_GAP_FRAMES - 1, END)],
+        [(10, END - MIN_GAP_FRAMES + 1)],
     ],
 )
 def test_windows_without_a_long_gap_are_left_alone(speech: list[tuple[int, int]]):
-    assert plan_window(scores(*speech), END, METADATA) is None
+    assert cut_window(scores(*speech), END, METADATA) is None
 
 
 @pytest.mark.parametrize(
-    ("speech", "content", "plan"),
+    ("speech", "content", "cut"),
     [
-        ([(600, 900)], END, Plan(600 - PAD, END, END)),  # begins with a gap
-        ([(0, 300), (700, 1400)], END, Plan(0, 300 + PAD, 700 - PAD)),
-        ([(0, 300)], END, Plan(0, 300 + PAD, END - PAD)),  # what begins at the end may not show yet
-        ([(0, 300)], 1200, Plan(0, 300 + PAD, 1200)),
-        ([(0, 100), (200, 300), (800, 900)], END, Plan(0, 300 + PAD, 800 - PAD)),  # a pause is no gap
+        ([(600, 900)], END, WindowCut(600 - PAD_FRAMES, END, END)),  # begins with a gap
+        ([(0, 300), (700, 1400)], END, WindowCut(0, 300 + PAD_FRAMES, 700 - PAD_FRAMES)),
+        (
+            [(0, 300)],
+            END,
+            WindowCut(0, 300 + PAD_FRAMES, END - PAD_FRAMES),
+        ),  # what begins at the end may not show yet
+        ([(0, 300)], 1200, WindowCut(0, 300 + PAD_FRAMES, 1200)),
+        (
+            [(0, 100), (200, 300), (800, 900)],
+            END,
+            WindowCut(0, 300 + PAD_FRAMES, 800 - PAD_FRAMES),
+        ),  # a pause is no gap
     ],
 )
-def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, plan: Plan):
-    assert plan_window(scores(*speech), content, METADATA) == plan
+def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, cut: WindowCut):
+    assert cut_window(scores(*speech), content, METADATA) == cut
 
 
 @pytest.mark.parametrize(
@@ -67,29 +73,29 @@ def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, plan: Pla
         ([], END, END),
         ([], 700, 700),
         ([(0, 300)], END, 0),
-        ([(MIN_GAP, 400)], END, 0),
-        ([(600, 900)], END, 600 - PAD),
+        ([(MIN_GAP_FRAMES, 400)], END, 0),
+        ([(600, 900)], END, 600 - PAD_FRAMES),
         ([(600, 900)], 500, 500),  # that is not audio any more
         ([], 0, 0),
     ],
 )
 def test_what_lies_before_speech(speech: list[tuple[int, int]], content: int, frames: int):
     assert frames_before_speech(scores(*speech), content, METADATA) == frames
-    assert frames_before_speech(scores(*speech), content, replace(METADATA, gap_threshold=None)) == 0
+    assert frames_before_speech(scores(*speech), content, NO_GAPS) == 0
 
 
 def test_a_bang_in_the_gap_is_no_speech():
     values = scores((0, 300), (900, 1200))
     values[600:605] = 1.9
-    assert plan_window(values, END, METADATA) == Plan(0, 300 + PAD, 900 - PAD)
+    assert cut_window(values, END, METADATA) == WindowCut(0, 300 + PAD_FRAMES, 900 - PAD_FRAMES)
     values[600:605] = 2.1  # higher than noise: a word under noise perhaps
-    assert plan_window(values, END, METADATA) == Plan(0, 300 + PAD, 600 - PAD)
+    assert cut_window(values, END, METADATA) == WindowCut(0, 300 + PAD_FRAMES, 600 - PAD_FRAMES)
 
 
 def test_padding_is_no_gap_and_packs_may_look_for_none():
     values = scores((0, 300))
-    assert plan_window(values, 300 + MIN_GAP - 1, METADATA) is None
-    assert plan_window(values, END, replace(METADATA, gap_threshold=None)) is None
+    assert cut_window(values, 300 + MIN_GAP_FRAMES - 1, METADATA) is None
+    assert cut_window(values, END, NO_GAPS) is None
 
 
 def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list[int]], int]:
@@ -109,8 +115,8 @@ def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list
     ("tokens", "text"),
     [
         ([BEGIN, 7, 8, BEGIN + 290], [[BEGIN, 7, 8, BEGIN + 290]]),
-        ([BEGIN, 7, 8], [[BEGIN, 7, 8, BEGIN + 325 - PAD]]),  # not closed
-        ([7, 8], [[BEGIN, 7, 8, BEGIN + 325 - PAD]]),  # without timestamps
+        ([BEGIN, 7, 8], [[BEGIN, 7, 8, BEGIN + 325 - PAD_FRAMES]]),  # not closed
+        ([7, 8], [[BEGIN, 7, 8, BEGIN + 325 - PAD_FRAMES]]),  # without timestamps
         ([], []),
         ([BEGIN, 7, BEGIN + 100, BEGIN + 110, 8], [[BEGIN, 7, BEGIN + 100]]),  # goes on from 100
         (
@@ -127,8 +133,8 @@ def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list
     ],
 )
 def test_the_libraries_seek_to_the_end_of_the_gap(tokens: list[int], text: list[list[int]]):
-    plan = Plan(0, 325, 675)
-    segments, seek = split(seek_to(tokens, plan, BEGIN))
+    cut = WindowCut(0, 325, 675)
+    segments, seek = split(tokens_that_seek_to(tokens, cut, BEGIN))
     assert [s for s in segments if any(token < BEGIN for token in s)] == text
     # an unfinished segment is decoded again from where it began, as ever
     goes_on = tokens[2:4] == [BEGIN + 100, BEGIN + 110] and tokens[-1] < BEGIN
@@ -138,22 +144,8 @@ def test_the_libraries_seek_to_the_end_of_the_gap(tokens: list[int], text: list[
 
 
 def test_a_window_that_would_seek_to_its_own_start_moves_on():
-    _, seek = split(seek_to([BEGIN, BEGIN], Plan(0, 325, 675), BEGIN))
+    _, seek = split(tokens_that_seek_to([BEGIN, BEGIN], WindowCut(0, 325, 675), BEGIN))
     assert seek == 2 * 675
-
-
-@pytest.mark.parametrize(
-    ("rule", "no_speech_prob", "avg_logprob", "skipped"),
-    [
-        (SilenceRule(), 0.7, -1.2, True),
-        (SilenceRule(), 0.7, -0.9, False),
-        (SilenceRule(), 0.5, -2.0, False),
-        (SilenceRule(None), 0.9, -9.0, False),
-        (SilenceRule(0.6, None), 0.7, 0.0, True),
-    ],
-)
-def test_whispers_own_rule(rule: SilenceRule, no_speech_prob: float, avg_logprob: float, skipped: bool):
-    assert rule(no_speech_prob, avg_logprob) is skipped
 
 
 def test_padding_is_told_by_its_zeros():

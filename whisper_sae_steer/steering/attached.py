@@ -1,14 +1,16 @@
-"""Steering outside of calls: what an attached model does until it is told otherwise."""
+"""The steerer of an attached model: it also steers outside of calls, and counts what it did."""
 
 import threading
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .calls import Call, Steerer, current
+from .batch import SteeredBatch
+from .calls import Call, CallOptions
+from .doubt import InDoubt
 from .pack import SteeringPack
+from .steerer import Steerer
 
 
 class Stats(NamedTuple):
@@ -20,46 +22,39 @@ class Stats(NamedTuple):
     """those whose frames were edited"""
 
 
-class StandingSteerer(Steerer):
-    """A steerer that steers every encode, with state of its own in each thread.
+class AttachedSteerer(Steerer):
+    """A steerer whose own options hold for every encode outside of a call, in any thread."""
 
-    ``asks_decoder`` if windows in doubt can wait for what the decoder says, see ``doubt.py``.
-    """
-
-    def __init__(self, pack: SteeringPack, alpha: float, asks_decoder: bool):
+    def __init__(self, pack: SteeringPack, alpha: float, in_doubt: InDoubt):
         super().__init__(pack)
-        self.alpha = alpha
-        self._asks_decoder = asks_decoder
+        self.options = CallOptions(alpha, in_doubt=in_doubt)
+        """frozen, but another α puts new ones in their place"""
         self._here, self._lock = threading.local(), threading.Lock()
         self._windows = 0
         self._steered: dict[torch.device, Tensor] = {}
         """a count on each device: bringing one over would wait for it"""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"pack": self.pack, "alpha": self.alpha, "asks_decoder": self._asks_decoder}
+        return {"pack": self.pack, "alpha": self.options.alpha, "in_doubt": self.options.in_doubt}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
 
-    def standing(self) -> Call | None:
-        if self.alpha == 0:
+    def standing_call(self) -> Call | None:
+        """A call of this thread's own, with the attached model's options; None at α = 0."""
+        if self.options.alpha == 0:
             return None
         call: Call | None = getattr(self._here, "call", None)
-        if call is None or call.alpha != self.alpha:
-            call = self._here.call = Call(self.alpha, asks_decoder=self._asks_decoder)
+        if call is None or call.options is not self.options:
+            call = self._here.call = Call(self.options)
         return call
 
-    def __call__(self, h: Tensor) -> None:
-        super().__call__(h)
-        call = current(self)
-        if call is not None and call.strength is not None:
-            self._count(len(call.strength), call.strength)
-
-    def steer_in_full(self, call: Call, rows: Sequence[int], h: Tensor) -> Tensor:
-        h = super().steer_in_full(call, rows, h)
-        assert call.strength is not None
-        self._count(0, call.strength[list(rows)])
-        return h
+    def steer(self, h: Tensor, options: CallOptions) -> SteeredBatch:
+        """See :meth:`Steerer.steer`; what is edited because the decoder refused it is no new window."""
+        batch = super().steer(h, options)
+        if not options.scores_only:
+            self._count(0 if options.in_doubt == "edit" else len(batch.strength), batch.strength)
+        return batch
 
     def _count(self, windows: int, strength: Tensor) -> None:
         """Nothing waits for a GPU here."""

@@ -1,0 +1,85 @@
+"""What steering makes of encoded windows: one result, which stays with them until their text is read."""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .cuts import WindowCut
+from .labels import Labels
+
+
+class Verdict(IntEnum):
+    """What the gate, and where it is in doubt the decoder, makes of a window."""
+
+    SPEECH = 0
+    """somebody may speak: decoded as the library decodes any window"""
+    DOUBT = 1
+    """the decoder is to be asked; unedited until it has answered"""
+    SILENCE = 2
+    """nobody speaks: edited in full, and an empty transcript is right"""
+
+
+class SteeredBatch(NamedTuple):
+    """Windows encoded together, after steering."""
+
+    frames: Any
+    """[B, 1500, d] as the decoder gets them, in the back end's own type"""
+    scores: Tensor
+    """[B, T] float32, smoothed speech logits"""
+    strength: Tensor
+    """[B, 1 or T] float32, how strongly frames were edited; 0 or NaN where they were not"""
+    verdict: Tensor
+    """[B] int8 of :class:`Verdict`, on the frames' device; read on the CPU only where it is needed"""
+    cut: WindowCut | None = None
+    """where the window is cut, if it has a long gap; only single windows are cut"""
+
+    def rows(self, verdict: Verdict) -> list[int]:
+        """The windows of that verdict. Waits for the device."""
+        return (self.verdict == verdict).nonzero()[:, 0].tolist()
+
+    def is_silence(self, row: int) -> bool:
+        """Whether nobody speaks in that window. Waits for the device."""
+        return bool(self.verdict[row] == Verdict.SILENCE)
+
+
+class ReadWindow(NamedTuple):
+    """The window that a text was read from."""
+
+    batch: SteeredBatch
+    row: int = 0
+
+    @property
+    def scores(self) -> Tensor:
+        """[T] smoothed speech logits."""
+        return self.batch.scores[self.row]
+
+
+class WindowTokens(list[int]):
+    """Tokens of a text that bring along the window they were read from.
+
+    faster-whisper copies a result's tokens into the segments it makes, so a segment's window needs no search.
+    """
+
+    window: ReadWindow
+    labels: Labels | None
+
+    def __init__(self, tokens: list[int], window: ReadWindow, labels: Labels | None = None):
+        super().__init__(tokens)
+        self.window, self.labels = window, labels
+
+
+class WindowTemperature(float):
+    """A result's temperature that brings along the window it was decoded at.
+
+    openai-whisper copies it into the segments it makes, as faster-whisper does with tokens.
+    """
+
+    given: float
+    """as the library had it, which may be an int"""
+    window: ReadWindow
+
+    def __new__(cls, temperature: float, window: ReadWindow) -> "WindowTemperature":
+        carrier = super().__new__(cls, temperature)
+        carrier.given, carrier.window = temperature, window
+        return carrier

@@ -1,0 +1,143 @@
+"""Cuts: which part of a window is decoded, and where the next window begins.
+
+Whisper seeks by the timestamps it writes. With a long gap in the window it may write on through the gap, or
+close the text before it and lose the speech after it. The gate says where the speech is: a window with a
+gap is cut where the gap begins, and the next one starts where it ends. A window without a long gap is left
+alone, so ordinary speech costs nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME
+from .pack import PackMetadata
+
+MIN_GAP_FRAMES = 150
+"""3 s without speech make a gap"""
+PAD_FRAMES = 20
+"""0.4 s left around speech"""
+BLANK_WORD_SECONDS = 0.2
+"""length of a word that stands for none: both libraries take shorter ones for hallucinations"""
+
+
+class WindowCut(NamedTuple):
+    """What to do with a window that has a gap, in encoder frames of 20 ms from its start."""
+
+    skip_to: int
+    """nobody speaks before: seek there without decoding; 0 if the window begins well"""
+    decode_until: int
+    """decode up to here, as if the audio ended"""
+    resume_at: int
+    """where the next window begins"""
+
+    def seeks_only(self) -> bool:
+        """Whether the window begins with a gap, so that nothing of it is decoded."""
+        return self.skip_to > 0
+
+
+def cut_window(scores: NDArray[np.float32], content: int, metadata: PackMetadata) -> WindowCut | None:
+    """The cut of a window from its smoothed speech scores [1500] and the number of frames with audio.
+
+    None where there is nothing to cut: no gap of MIN_GAP_FRAMES before, between or after the speech, or no
+    speech at all (such a window is steered).
+    """
+    levels = metadata.levels
+    if levels.gap_below is None:
+        return None
+    regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
+    if not regions:
+        return None
+    start, end = regions[0]
+    if start - PAD_FRAMES >= MIN_GAP_FRAMES:
+        return WindowCut(start - PAD_FRAMES, content, content)
+    # what begins at the very end of a full window may not show yet
+    last = content - PAD_FRAMES if content == len(scores) else content
+    following = regions[1][0] - PAD_FRAMES if len(regions) > 1 else last
+    return WindowCut(0, end + PAD_FRAMES, following) if following - end >= MIN_GAP_FRAMES else None
+
+
+def frames_before_speech(scores: NDArray[np.float32], content: int, metadata: PackMetadata) -> int:
+    """Frames of a window before its speech begins: ``content`` if it has none, 0 if it begins well."""
+    levels = metadata.levels
+    if levels.gap_below is None:
+        return 0
+    if not speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling):
+        return content
+    cut = cut_window(scores, content, metadata)
+    return cut.skip_to if cut else 0
+
+
+def tokens_that_seek_to(tokens: Sequence[int], cut: WindowCut, timestamp_begin: int) -> list[int]:
+    """Tokens of a cut window such that both libraries seek to ``cut.resume_at`` after them.
+
+    Both take two timestamps in a row as the end of a segment and seek to the last one, so a segment of no
+    length is added, which both drop. Where Whisper itself asks to go on from the middle of the
+    speech, with such a pair, it may. Nothing ends after ``cut.decode_until``.
+    """
+    last = timestamp_begin + cut.decode_until
+    times = [token >= timestamp_begin for token in tokens]
+    pairs = [i for i in range(1, len(times)) if times[i - 1] and times[i]]
+    single_ending = times[-2:] == [False, True]
+    if pairs and not single_ending and timestamp_begin < tokens[pairs[-1] - 1] <= last:
+        return list(tokens)
+    closed = _ended_by(tokens, last, timestamp_begin)
+    if closed and not times[0]:
+        closed.insert(0, timestamp_begin)
+    if closed and not times[-1]:
+        closed.append(timestamp_begin + max(0, cut.decode_until - PAD_FRAMES))
+    target = timestamp_begin + cut.resume_at
+    return [*closed, target, target]
+
+
+def _ended_by(tokens: Sequence[int], last: int, timestamp_begin: int) -> list[int]:
+    """The tokens, where segments that began before the timestamp ``last`` end by then."""
+    ended: list[int] = []
+    start = timestamp_begin
+    for token in tokens:
+        if token >= timestamp_begin:
+            ends = bool(ended) and ended[-1] < timestamp_begin
+            token = min(token, last) if ends and start < last else token
+            start = token
+        ended.append(token)
+    return ended
+
+
+def protect_seek_from_word_times(
+    segments: Sequence[dict[str, Any]], cut: WindowCut, timestamp_begin: int
+) -> None:
+    """Keep word timings from moving the seek back: both libraries then seek to the end of the last word.
+
+    The segment that :func:`tokens_that_seek_to` added gets a blank word, of a length that neither takes for
+    a hallucination; it is dropped with it.
+    """
+    last = segments[-1]
+    if last["tokens"] == [timestamp_begin + cut.resume_at]:
+        start = max(0.0, last["end"] - BLANK_WORD_SECONDS)
+        last["words"] = [{"word": " ", "start": start, "end": last["end"], "probability": 1.0}]
+
+
+def speech_regions(
+    scores: NDArray[np.float32], gap_below: float, noise_ceiling: float
+) -> list[tuple[int, int]]:
+    """Stretches above ``gap_below``, MIN_GAP_FRAMES apart at least; one under ``noise_ceiling`` is no speech.
+
+    Words buried in noise rise little above that ceiling: a stretch in doubt is no gap.
+    """
+    edges = np.flatnonzero(np.diff(scores > gap_below, prepend=False, append=False))
+    regions: list[tuple[int, int]] = []
+    for start, end in edges.reshape(-1, 2).tolist():
+        if scores[start:end].max() < noise_ceiling:
+            continue
+        if regions and start - regions[-1][1] < MIN_GAP_FRAMES:
+            start = regions.pop()[0]
+        regions.append((start, end))
+    return regions
+
+
+def content_of(mel: NDArray[np.float32]) -> int:
+    """Encoder frames with audio in a window of log mel [n_mels, 3000]; libraries pad it with zeros."""
+    filled = np.flatnonzero(mel.any(axis=0))
+    return int(filled[-1]) // MEL_FRAMES_PER_ENCODER_FRAME + 1 if len(filled) else 0

@@ -65,7 +65,7 @@ def judge(pack: SteeringPack, windows: Sequence[Window]) -> dict[str, float]:
     scores = np.array([float(steering.scores(w.frames()[None]).max()) for w in windows])
     return {
         "windows": len(windows),
-        "edited by the hook": int((scores < pack.metadata.gate_threshold).sum()),
+        "edited by the hook": int((scores < pack.metadata.levels.threshold).sum()),
         "edited by the export": int((found < float(pack.pooled.shut)).sum()),
         "in full": int((found < float(pack.pooled.full)).sum()),
         "lowest": round(float(found.min()), 3),

@@ -86,7 +86,7 @@ def cpu_row(model: Any, operator: Steering, mel: NDArray[np.float32], repeats: i
         strongest = float(operator.apply_(h, 1.0).scores.max())
         encode[i], steer[i] = encoded - started, time.perf_counter() - encoded
     encode_ms, steer_ms = (1000 * float(np.median(times[2:])) for times in (encode, steer))
-    gate = "shut" if strongest >= operator.metadata.gate_threshold else "open"
+    gate = "shut" if strongest >= operator.metadata.levels.threshold else "open"
     return {"encode_ms": encode_ms, "steer_ms": steer_ms, "ratio": steer_ms / encode_ms, "gate": gate}
 
 

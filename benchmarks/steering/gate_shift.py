@@ -38,13 +38,13 @@ def main() -> None:
     clips = known_to(args.model, clips)
     steering = Steering(pack)
     scores = {kind: highest(weights, clips, kind, steering, args.threads) for kind in args.compute_types}
-    gate = pack.metadata
+    levels = pack.metadata.levels
     found: dict[str, Any] = {
-        "threshold": gate.gate_threshold,
-        "highest_noise": gate.highest_noise,
-        "lowest_speech": gate.lowest_speech,
+        "threshold": levels.threshold,
+        "highest_noise": levels.noise_ceiling,
+        "lowest_speech": levels.speech_floor,
         "windows": len(clips),
-        "shift": {kind: _shift(scores["float32"], of, gate.gate_threshold) for kind, of in scores.items()},
+        "shift": {kind: _shift(scores["float32"], of, levels.threshold) for kind, of in scores.items()},
         "languages": _languages(clips, scores["float32"]),
     }
     write_results(args.out, found)

@@ -37,7 +37,7 @@ class GateLevels:
     speech_floor: float = 2.0
     """hardly any speech stays below this"""
     gap_below: float | None = None
-    """a long stretch below is a gap (see ``seek.py``); None to look for none"""
+    """a long stretch below is a gap (see ``cuts.py``); None to look for none"""
 
     @property
     def ramp(self) -> float:
@@ -90,27 +90,6 @@ class PackMetadata:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """held-back figures at α = 1 with their definitions"""
     created_with: str = ""
-
-    # names of the levels before format 2
-    @property
-    def gate_threshold(self) -> float:
-        return self.levels.threshold
-
-    @property
-    def gate_ramp(self) -> float:
-        return self.levels.ramp
-
-    @property
-    def gap_threshold(self) -> float | None:
-        return self.levels.gap_below
-
-    @property
-    def highest_noise(self) -> float:
-        return self.levels.noise_ceiling
-
-    @property
-    def lowest_speech(self) -> float:
-        return self.levels.speech_floor
 
 
 class Features(NamedTuple):

@@ -1,8 +1,8 @@
-"""What features of sparse autoencoders stand for: activations on disk, and one module an analysis.
+"""Analyses of what features of sparse autoencoders mean. Recordings are encoded once, into a store.
 
 Each of ``stability``, ``domains``, ``search``, ``probe``, ``unlearn``, ``mel``, ``describe``,
-``hallucination`` and ``eeg`` holds the command of that name; the functions behind them take a store or
-arrays and return typed results.
+``hallucination`` and ``eeg`` is a command; the functions behind it take a store or arrays and return typed
+results. Every room reads ``store``, and ``browser`` shows what all of them found.
 """
 
 from .store.activations import ActivationStore, Window, open_sae

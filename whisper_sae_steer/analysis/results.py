@@ -76,7 +76,7 @@ def read_result(out: Path, name: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Results as JSON knows them: tuples with names and dataclasses as objects, NaN as null."""
+    """Results in the types that JSON has: named tuples and dataclasses as objects, NaN as null."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

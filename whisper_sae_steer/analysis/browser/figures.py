@@ -1,4 +1,4 @@
-"""What a store alone tells about every feature: how often and where it fires, and what is like it."""
+"""What a store alone says about every feature: how often and where it fires, and what is like it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

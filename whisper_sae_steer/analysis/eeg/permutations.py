@@ -73,8 +73,8 @@ def alone(null: Null, predictor: int) -> Tested:
 def gained(null: Null, base: Sequence[int], added: Sequence[Sequence[int]]) -> list[Tested]:
     """What each set of predictors adds to those of ``base``, in r on held-out recordings.
 
-    The ridge parameters are those that the baseline chooses on the EEG as measured: they know nothing
-    of what is added, so that they may stay the same in all permutations.
+    The ridge parameters are those that the baseline chooses on the EEG as measured: they do not depend
+    on what is added, so that they may stay the same in all permutations.
     """
     lags = null.lags
     below = columns_of(base, lags)

@@ -1,6 +1,6 @@
 """EEG files at the rate of the features, and when each recording of a store was played.
 
-Read are the formats that ``mne.io.read_raw`` knows (BrainVision, EDF, BDF, EEGLAB, FIF, …); files in a BIDS
+The formats are those that ``mne.io.read_raw`` reads (BrainVision, EDF, BDF, EEGLAB, FIF, …); files in a BIDS
 tree are read with their sidecars, so that bad channels, channel types and electrode positions count.
 """
 
@@ -39,7 +39,7 @@ class Eeg(NamedTuple):
     """[T, channels] in µV, resampled, not yet filtered"""
     channels: tuple[str, ...]
     positions: dict[str, tuple[float, float, float]]
-    """of electrodes, in metres; empty if the file doesn't tell"""
+    """of electrodes, in metres; empty if the file has none"""
     events: tuple[Event, ...]
 
 

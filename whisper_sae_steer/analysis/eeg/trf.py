@@ -41,7 +41,7 @@ class Lags(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What was heard and measured while one recording was played, and shortly after."""
+    """Predictors and EEG while one recording was played, and shortly after."""
 
     x: Array
     """[T, predictors]"""

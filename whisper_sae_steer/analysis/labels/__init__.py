@@ -1,1 +1,1 @@
-"""Features and labels: which ones tell a label, and how many it takes."""
+"""Features and labels: which features mark a label, and how many it takes to recognise or to erase it."""

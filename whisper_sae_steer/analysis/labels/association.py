@@ -1,7 +1,7 @@
 """Feature search: the features that mark each label, judged on recordings they were not chosen on.
 
 Half of the groups of each label choose features and thresholds (F1, ties by average precision), the other
-half tell how good they are. Whether a feature goes with a label at all is tested on all groups, one value
+half measure how good they are. Whether a feature goes with a label at all is tested on all groups, one value
 a group, because frames and windows of a recording are not independent.
 """
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from ...errors import AnalysisError
 from ...reports.page import aligned, heading, paragraph, percent, table
 from ..store.arguments import add_store_arguments, chosen_sae
-from ..store.labelling import add_target_arguments, choose_units, target
+from ..store.labelling import add_target_arguments, choose_units, target_name
 from .probing import KS, ProbeScore, Probing, probe_curve
 from .ranking import RANKINGS
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> ProbeResult:
     dense = kept.units.of(store.frames(tap))
     probing = probe_curve(features, dense, kept.units, args.k, args.folds)
     unit = "frame" if args.alignments else args.level
-    return ProbeResult(sae, tap, target(args), unit, args.folds, kept.left_out, probing)
+    return ProbeResult(sae, tap, target_name(args), unit, args.folds, kept.left_out, probing)
 
 
 def text(result: ProbeResult) -> list[str]:

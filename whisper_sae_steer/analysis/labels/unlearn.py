@@ -18,7 +18,7 @@ from ...reports.page import aligned, heading, paragraph, percent, points, table
 from ..results import plain
 from ..store.activations import ActivationStore
 from ..store.arguments import add_store_arguments, chosen_sae
-from ..store.labelling import LabelledUnits, add_target_arguments, choose_units, target
+from ..store.labelling import LabelledUnits, add_target_arguments, choose_units, target_name
 from .unlearning import Erasure, ErasureGoal, ErasureStep, Unlearned, unlearn
 
 TITLE = "Unlearning"
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> UnlearnResult:
     key = _key(store, sae, features, units, args)
     done = [_label(args.out / WORK, key, name, features, units, args) for name in args.labels or names]
     unit = "frame" if args.alignments else args.level
-    return UnlearnResult(sae, target(args), unit, args.folds, args.chance, left_out, tuple(done))
+    return UnlearnResult(sae, target_name(args), unit, args.folds, args.chance, left_out, tuple(done))
 
 
 def _label(

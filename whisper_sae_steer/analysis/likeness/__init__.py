@@ -1,1 +1,1 @@
-"""Features found again: by other seeds, layers and models, and in other kinds of sound."""
+"""How alike features are: across seeds, layers and models, and across speech, music and other sound."""

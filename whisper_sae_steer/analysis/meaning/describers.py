@@ -1,4 +1,4 @@
-"""Who puts features into words: labels (offline), or any command, such as a captioner or an LLM.
+"""Describers put features into words: from labels (offline), or by any command, such as a captioner or LLM.
 
 A describer sees where a feature fires in one part of the recordings and writes a sentence. From the
 sentence alone it then predicts where the feature fires in recordings it has not seen.

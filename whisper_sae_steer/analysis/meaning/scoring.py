@@ -1,7 +1,7 @@
 """How well descriptions predict: detection and fuzzing on spans of recordings that were not described.
 
 As in Paulo et al. 2024 (arXiv 2410.13928). Detection: which of some spans does the feature fire in? The
-others come from anywhere. Fuzzing: they come from the same windows, so that only the place in them tells.
+others come from anywhere. Fuzzing: they come from the same windows, so that only the place in them matters.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Recordings cut into spans of a second: evidence of features from some, predictions in others."""
+"""Recordings cut into spans of a second: some are evidence of what features mean, others are predicted."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -126,7 +126,7 @@ def _highest(features: csr_matrix, span_of: NDArray[np.intp], count: int) -> csc
 def evidence_of(
     store: ActivationStore, features: csr_matrix, which: NDArray[np.bool_], spans: Spans
 ) -> Callable[[int], Evidence]:
-    """What the windows ``which``, cut into ``spans``, tell of a feature."""
+    """What the windows ``which``, cut into ``spans``, say about a feature: a function of its number."""
     rows = np.flatnonzero(np.repeat(which, [w.frames for w in store.windows]))
     part = csr_matrix(features[rows])
     means = mean_mels(part, store.mel()[rows], store.window_numbers()[rows], WORD_OFFSETS)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ...audio.clips import Clip
 from ...audio.reading import load_audio
-from ...audio.units import SAMPLE_RATE, WINDOW_SAMPLES
+from ...audio.units import MEL_FRAMES_PER_ENCODER_FRAME, SAMPLE_RATE, WINDOW_SAMPLES
 from ...errors import AnalysisError, AudioError
 from ...files import write_atomically, write_text
 from ...sae.autoencoder import SAE, calibrate_threshold
@@ -181,9 +181,10 @@ def _half(h: torch.Tensor, tap: str) -> NDArray[np.float16]:
 
 def _mel(extractor: FeatureExtractor, audio: NDArray[np.float32], frames: int) -> NDArray[np.float16]:
     """[frames, 80]: the mean of the two mel frames that each encoder frame covers."""
-    mel = extractor(audio, padding=0)[:, : 2 * frames]
-    mel = np.pad(mel, ((0, 0), (0, 2 * frames - mel.shape[1])), mode="edge")
-    return mel.reshape(len(mel), frames, 2).mean(-1).T.astype(np.float16)
+    each = MEL_FRAMES_PER_ENCODER_FRAME
+    mel = extractor(audio, padding=0)[:, : each * frames]
+    mel = np.pad(mel, ((0, 0), (0, each * frames - mel.shape[1])), mode="edge")
+    return mel.reshape(len(mel), frames, each).mean(-1).T.astype(np.float16)
 
 
 def _finished(path: Path) -> list[Window] | None:

@@ -15,7 +15,7 @@ from ...reports.page import paragraph, sound
 from .activations import Window
 from .sparse import shape_of, summing
 
-SECONDS = 2.0
+EXCERPT_SECONDS = 2.0
 
 
 class Excerpt(NamedTuple):
@@ -36,7 +36,7 @@ class Excerpt(NamedTuple):
 
 
 def top_excerpts(
-    features: csr_matrix, windows: Sequence[Window], count: int = 5, seconds: float = SECONDS
+    features: csr_matrix, windows: Sequence[Window], count: int = 5, seconds: float = EXCERPT_SECONDS
 ) -> list[list[Excerpt]]:
     """The strongest frames of every feature, at most one a recording or speaker (``group``), strongest first.
 

@@ -12,7 +12,7 @@ from ...errors import AudioError
 from ...training.encoders import Audio, HubertFrames
 
 RECEPTIVE_FIELD = 400
-"""samples that one frame of HuBERT reads; the next one begins 320 samples on"""
+"""samples that one frame of HuBERT reads; the next begins a frame of the encoder later, 320 samples"""
 
 
 def hubert_activations(

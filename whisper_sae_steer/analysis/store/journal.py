@@ -10,7 +10,7 @@ from ...errors import AnalysisError
 class Journal(dict[str, Any]):
     """Results by name, kept in a file of JSON lines; each is on disk as soon as it is set.
 
-    The first line tells what the results depend on. AnalysisError if that differs, or if the file is damaged.
+    The first line says what the results depend on. AnalysisError if that differs, or if the file is damaged.
     """
 
     def __init__(self, path: Path, key: object):

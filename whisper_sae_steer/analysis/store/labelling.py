@@ -78,7 +78,7 @@ def choose_units(store: ActivationStore, args: argparse.Namespace) -> KeptUnits:
     return with_groups(units, args.folds)
 
 
-def target(args: argparse.Namespace) -> str:
+def target_name(args: argparse.Namespace) -> str:
     """What is told apart, in words."""
     return "phone" if args.alignments else args.by
 

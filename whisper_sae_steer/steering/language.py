@@ -23,7 +23,7 @@ def language_call(call: Call) -> Call | None:
 
 
 def detect_at_speech(steerer: Steerer, call: Call, detect: Callable[[int], T], frames: int) -> T:
-    """What ``detect`` finds in the first window in which the gate hears speech, or else in the first of all.
+    """What ``detect`` finds in the first window with speech, by the gate, or else in the first of all.
 
     ``detect`` encodes the window that begins at an encoder frame and reads its language; the recording has
     ``frames`` of them. Speech from the start costs no more than in the plain libraries, and nothing at all in

@@ -22,7 +22,7 @@ class BlankWhereSilent:
         self._begins = False
 
     def before(self, _model: Any, _inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward pre-hook: note whether these are the first tokens."""
+        """Forward pre-hook: remember whether these are the first tokens."""
         past = kwargs.get("past_key_values")
         self._begins = past is None or past.get_seq_length() == 0
 

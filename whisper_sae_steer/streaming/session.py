@@ -1,11 +1,11 @@
-"""Live audio: a session that is fed chunks and says what is final, and what it hears so far.
+"""Live audio: a session that is fed chunks and says which text is final, and which may still change.
 
     session = StreamingTranscriber(model)
     for chunk in microphone:
         final, partial = session.feed(chunk)
     final, _ = session.finish()
 
-The gate hears every second whether someone speaks. Where nobody does, audio is encoded and forgotten, never
+Every second the gate says whether someone speaks. Where nobody does, audio is encoded and forgotten, never
 decoded. Speech is transcribed again as it grows, and what two hypotheses agree on is final (LocalAgreement-2,
 see ``agreement.py``); it is finished by a gap, or cut off where a final sentence ends.
 """
@@ -23,7 +23,7 @@ from ..faster import WhisperModel
 from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES
 from ..steering.labels import Labels
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
-from .hearing import StreamDecoder, StreamWindow, Task
+from .decoder import StreamDecoder, StreamWindow, Task
 
 KEPT = 2 * SAMPLE_RATE
 """samples without speech that stay: its beginning may not show yet"""
@@ -60,7 +60,7 @@ class Update(NamedTuple):
     final: list[StreamSegment]
     """new, and never changed again"""
     partial: list[StreamSegment]
-    """all that is heard beyond the final segments so far; takes the place of what was partial before"""
+    """all text beyond the final segments so far; takes the place of what was partial before"""
 
 
 class StreamingTranscriber:
@@ -92,7 +92,7 @@ class StreamingTranscriber:
         self._start = 0
         """samples of the session before the buffer"""
         self._covered = 0
-        """samples of the session up to which the last hypothesis heard everything"""
+        """samples of the session that the last hypothesis was made from"""
         self._said: deque[str] = deque(maxlen=PROMPT_WORDS)
         """final words before the buffer"""
         self._committed: list[Word] = []
@@ -193,7 +193,7 @@ class StreamingTranscriber:
         self._commit(words, len(words) if over else confirmed)
 
     def _hypothesis(self, spoken: int) -> list[Word] | None:
-        """All words of the buffer, as now heard; None if there are none to rely on.
+        """All words of the buffer, as the decoder now has them; None if there are none to rely on.
 
         As Whisper asks for it, the window moves on as long as it leaves speech behind.
         """

@@ -1,4 +1,4 @@
-"""One window of a live session: encoded once, heard by the gate, and decoded to words if someone speaks."""
+"""One window of a live session: encoded once, scored by the gate, and decoded to words if someone speaks."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -48,7 +48,7 @@ class Written(NamedTuple):
     """What the decoder wrote for a window."""
 
     words: list[Word]
-    """timed from the window's start; none if it heard nobody"""
+    """timed from the window's start; none if nobody speaks"""
     next: int | None
     """frame from which it wants to go on, if not from the end"""
 

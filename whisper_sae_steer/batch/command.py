@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from ..audio.clips import NONSPEECH_KINDS, Clip
+from ..audio.clips import NONSPEECH_KINDS
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_recordings, read_recordings
 from ..errors import SteerError
 from . import choosing
-from .config import OWN_LANGUAGE, BatchConfig
+from .config import BatchConfig
 
 BATCH_KINDS = ("speech", *NONSPEECH_KINDS)
 
@@ -39,9 +39,10 @@ def main(args: argparse.Namespace) -> int:
         raise SteerError("batch needs pyarrow: pip install 'whisper-sae-steer[batch]'") from error
     options = from_fields(args, BatchConfig)
     chosen = choosing.choose(args)
+    clips = read_recordings(args, BATCH_KINDS, args.language)
     started = time.monotonic()
     try:
-        outcome = transcribe_clips(_clips(args), args.out, options, chosen, _threads(args))
+        outcome = transcribe_clips(clips, args.out, options, chosen, _threads(args))
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {args.out}.parts", file=sys.stderr)
         return 130
@@ -54,11 +55,6 @@ def main(args: argparse.Namespace) -> int:
     if outcome.failed:
         print("the column error says why; the same command tries these again", file=sys.stderr)
     return 1 if outcome.failed else 0
-
-
-def _clips(args: argparse.Namespace) -> list[Clip]:
-    known = "" if args.language in (None, OWN_LANGUAGE) else args.language
-    return read_recordings(args, BATCH_KINDS, known)
 
 
 def _threads(args: argparse.Namespace) -> int:

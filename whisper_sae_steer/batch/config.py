@@ -4,11 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..commands.common import pack_named
+from ..commands.recordings import OWN_LANGUAGE
 from ..errors import ConfigError
 from ..steering.operator import check_alpha
-
-OWN_LANGUAGE = "own"
-"""As a language: each clip's own, from the manifest."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 
 from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE
+from ..commands.recordings import language_of_clip
 from ..errors import SteerError
 from ..faster import WhisperModel
 from ..reports.segments import segment_dict
-from .config import OWN_LANGUAGE, BatchConfig, settings
+from .config import BatchConfig, settings
 
 SEGMENT_FIELDS = (
     *("start", "end", "text", "avg_logprob", "no_speech_prob"),
@@ -84,7 +85,7 @@ class Transcriber:
         segments, info = self.model.transcribe(
             audio,
             steer_alpha=options.steer_alpha if self.model.steerer else 0.0,
-            language=(recording.language or None) if options.language == OWN_LANGUAGE else options.language,
+            language=language_of_clip(recording.language, options.language),
             task=options.task,
             beam_size=options.beam_size,
             word_timestamps=options.word_timestamps,

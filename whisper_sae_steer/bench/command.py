@@ -73,8 +73,7 @@ def _clips(args: argparse.Namespace) -> list[Clip]:
     args.recordings += args.manifest
     if not args.recordings:
         raise ManifestError("give either folders and files of audio, or manifests (.tsv)")
-    known = "" if args.language in (None, runner.OWN_LANGUAGE) else args.language
-    return read_recordings(args, kinds, known)
+    return read_recordings(args, kinds, args.language)
 
 
 def _load(args: argparse.Namespace) -> Backend:

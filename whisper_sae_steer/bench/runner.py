@@ -18,13 +18,11 @@ from ..audio.clips import Clip
 from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE
 from ..batch.engine import GIVEN_UP, BatchEngine, Task, Worker, answers
+from ..commands.recordings import language_of_clip
 from ..errors import ManifestError, SteerError
 from ..files import write_text
 from ..models.greedy import RawWindow
 from .backends import Backend
-
-OWN_LANGUAGE = "own"
-"""As the language of a run: each clip is transcribed in the language its manifest line gives."""
 
 Row = TypedDict(
     "Row",
@@ -76,7 +74,7 @@ def run(
     Clips and strengths that `clips.jsonl` already holds are skipped; failed ones are tried again.
     Each row is flushed as it is written, so Ctrl-C loses the clip at hand and nothing else.
     `raw` adds the greedy first window, at the price of one more encode. `language` None lets a
-    multilingual model detect it, OWN_LANGUAGE takes each clip's own. With `elsewhere` the rows
+    multilingual model detect it, "own" takes each clip's own. With `elsewhere` the rows
     come from its workers, all of a clip at once, and `backend` only gives the names.
 
     A file that can't be decoded or transcribed gives a row with `error`. Raises ManifestError if
@@ -177,7 +175,7 @@ def _measure(
     backend: Backend, clip: Clip, alphas: Sequence[float], raw: bool, language: str | None
 ) -> Iterator[Row]:
     """Yield a row for each α; the audio is decoded once for all of them."""
-    spoken = (clip.language or None) if language == OWN_LANGUAGE else language
+    spoken = language_of_clip(clip.language, language)
     try:
         audio = load_audio(clip.path)
     except Exception as error:  # one bad file must not cost hours of good ones

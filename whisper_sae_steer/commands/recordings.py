@@ -16,6 +16,8 @@ from .common import Parser
 
 FORM = "[KIND=]PATH"
 PATHS = "manifests (.tsv), folders or files"
+OWN_LANGUAGE = "own"
+"""As ``--language``: each clip's own, from the manifest."""
 
 
 def add_recordings(parser: Parser, what: str, required: bool = True) -> None:
@@ -40,13 +42,17 @@ def add_selection(parser: Parser) -> None:
     add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
 
 
-def read_recordings(args: argparse.Namespace, kinds: Sequence[str], language: str = "") -> list[Clip]:
+def read_recordings(
+    args: argparse.Namespace, kinds: Sequence[str], language: str | None = None
+) -> list[Clip]:
     """The clips that :func:`add_recordings` names. Those of no kind named are ``kinds[0]``.
 
-    ``language`` is that of folders and files: manifests tell their own. Raises ManifestError and AudioError.
+    ``language``, a ``--language``, is that of folders and files: manifests tell their own. Raises
+    ManifestError and AudioError.
     """
     _check_selection(args, args.recordings)
-    return read_clips(args.recordings, args.split, kinds, args.per_class, args.source, language)
+    known = language_of_files(language)
+    return read_clips(args.recordings, args.split, kinds, args.per_class, args.source, known)
 
 
 def read_both_kinds(args: argparse.Namespace) -> tuple[list[Clip], list[Clip]]:
@@ -56,6 +62,16 @@ def read_both_kinds(args: argparse.Namespace) -> tuple[list[Clip], list[Clip]]:
         read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, args.per_class, args.source),
         read_clips(args.speech, args.split, ("speech",), args.per_class, args.source),
     )
+
+
+def language_of_files(language: str | None) -> str:
+    """What ``--language`` says of recordings that no manifest lists; "" for nothing."""
+    return "" if language is None or language == OWN_LANGUAGE else language
+
+
+def language_of_clip(known: str, language: str | None) -> str | None:
+    """What ``--language`` has a clip transcribed in whose own language is ``known``; None: detect it."""
+    return (known or None) if language == OWN_LANGUAGE else language
 
 
 def _check_selection(args: argparse.Namespace, sources: Sequence[str]) -> None:

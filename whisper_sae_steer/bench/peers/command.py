@@ -11,7 +11,7 @@ from typing import Any
 
 from ...audio.clips import KINDS, NONSPEECH_KINDS, Clip, read_clips, select
 from ...commands.common import add_model, add_pack, add_threads
-from ...commands.recordings import add_both_kinds
+from ...commands.recordings import add_both_kinds, language_of_files
 from ...errors import ManifestError
 from ...files import write_atomically
 from ..command import machine
@@ -69,7 +69,7 @@ def _list(chosen: Sequence[peers.Peer], lacking: dict[str, str]) -> None:
 
 
 def _clips(args: argparse.Namespace) -> list[Clip]:
-    known = "" if args.language in (None, "own") else args.language
+    known = language_of_files(args.language)
     clips = read_clips(args.manifest, args.split, KINDS, source=args.source)
     clips += read_clips(args.nonspeech, args.split, NONSPEECH_KINDS, source=args.source)
     clips += read_clips(args.speech, args.split, ("speech",), source=args.source, language=known)

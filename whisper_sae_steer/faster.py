@@ -15,7 +15,7 @@ from .audio.units import MEL_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME
 from .errors import AttachError, PackError
 from .models.rules import SilenceRule
 from .models.weights import resolve
-from .steering.batch import ReadWindow, Verdict, WindowTokens
+from .steering.batch import Verdict, WindowTokens
 from .steering.calls import Call, CallOptions, active, current, shows_options_of, within
 from .steering.ctranslate import Decoded, EncoderOutput, SteeredEncoder, SteeredStorage
 from .steering.cuts import content_of, cut_window, protect_seek_from_word_times, tokens_that_seek_to
@@ -121,7 +121,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         begin, cut = tokenizer.timestamp_begin, encoder_output.batch.cut
         if cut is not None and cut.seeks_only():
             target = begin + cut.skip_to
-            tokens = WindowTokens([target, target], ReadWindow(encoder_output.batch))
+            tokens = WindowTokens([target, target], encoder_output.batch.window())
             return Decoded([tokens], 0.0), 0.0, 0.0, 0.0
         result, logprob, temperature, compression = super().generate_with_fallback(
             encoder_output, prompt, tokenizer, options
@@ -131,7 +131,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
                 tokens, silence = [], 0.0  # or the whole window would be skipped
             tokens = tokens_that_seek_to(tokens, cut, begin)
-        tokens = WindowTokens(tokens, ReadWindow(encoder_output.batch))
+        tokens = WindowTokens(tokens, encoder_output.batch.window())
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
 
     def _split_segments_by_timestamps(
@@ -149,7 +149,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         result = super().add_word_timestamps(segments, tokenizer, *args, **kwargs)
         for window_segments in segments:
             tokens = window_segments[-1]["tokens"] if window_segments else None
-            if isinstance(tokens, WindowTokens) and (cut := tokens.window.batch.cut) is not None:
+            if isinstance(tokens, WindowTokens) and (cut := tokens.window.cut) is not None:
                 protect_seek_from_word_times(window_segments, cut, tokenizer.timestamp_begin)
         return result
 
@@ -234,7 +234,7 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
             for row, output in enumerate(outputs):
                 skips = row in silent and rule.sounds_silent(output["no_speech_prob"])
                 tokens = [] if skips else output["tokens"]
-                output["tokens"] = WindowTokens(tokens, ReadWindow(encoded.batch, row))
+                output["tokens"] = WindowTokens(tokens, encoded.batch.window(row))
         return encoded, outputs
 
     def forward(self, features: Any, tokenizer: Any, chunks_metadata: Any, options: Any) -> Any:

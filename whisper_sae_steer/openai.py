@@ -29,7 +29,7 @@ from .models.convert import load_torch
 from .models.rules import SilenceRule
 from .models.taps import block_index
 from .models.weights import resolve
-from .steering.batch import ReadWindow, SteeredBatch, WindowTemperature
+from .steering.batch import SteeredBatch, WindowTemperature
 from .steering.calls import Call, CallOptions, active, current, shows_options_of
 from .steering.cuts import (
     WindowCut,
@@ -160,11 +160,11 @@ class SteeredWhisper(Whisper):
 
         resolved = resolve_doubt(batch, self.steerer.pack.metadata, ask, edit_refused)
         _keep_batch(mel, resolved)
-        if asked and not resolved.is_silence(0):
+        if asked and not resolved.window().is_silence():
             result = asked[0]
         else:
             result = self._decode_window(call, resolved, options, **kwargs)
-        return replace(result, temperature=WindowTemperature(result.temperature, ReadWindow(resolved)))
+        return replace(result, temperature=WindowTemperature(result.temperature, resolved.window()))
 
     def _encode_window(self, call: "_Transcription", mel: Tensor) -> SteeredBatch:
         """Encode a window [n_mels, 3000] of transcribe without its gap."""
@@ -195,7 +195,7 @@ class SteeredWhisper(Whisper):
                 frames, options.language or "en", tokens=[begin + cut.skip_to] * 2,
                 avg_logprob=0.0, no_speech_prob=0.0, temperature=0.0, compression_ratio=0.0,
             )  # fmt: skip
-        if batch.is_silence(0):  # an empty transcript is right
+        if batch.window().is_silence():  # an empty transcript is right
             # without a length penalty whisper divides by the length
             penalty = 1.0 if options.length_penalty is None else options.length_penalty
             options = replace(options, suppress_blank=False, length_penalty=penalty)
@@ -238,7 +238,7 @@ class SteeredWhisper(Whisper):
             carrier = segment["temperature"]
             assert isinstance(carrier, WindowTemperature)
             window = carrier.window
-            is_ours = window.batch.is_silence(window.row) or window.batch.cut is not None
+            is_ours = window.is_silence() or window.cut is not None
             if is_ours and not segment["tokens"]:
                 continue
             offset = segment["seek"] * MEL_FRAME_SECONDS

@@ -15,7 +15,7 @@ from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer import load_model
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.batch import ReadWindow, SteeredBatch, Verdict
+from whisper_sae_steer.steering.batch import SteeredBatch, Verdict
 from whisper_sae_steer.steering.calls import CallOptions
 from whisper_sae_steer.steering.doubt import (
     BRIEF_FRAMES,
@@ -65,12 +65,12 @@ def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
     edited = h.clone()
     batch = steerer.steer(edited, asking)
     assert batch.rows(Verdict.DOUBT) == [doubtful]
-    assert not batch.is_silence(doubtful)
+    assert not batch.window(doubtful).is_silence()
     assert torch.equal(edited[doubtful], h[doubtful])
     given = {"asked": batch.strength[doubtful].item()}
     refused = steerer.steer(h.clone(), replace(asking, in_doubt="edit"))
     assert not refused.rows(Verdict.DOUBT)
-    assert refused.is_silence(doubtful)
+    assert refused.window(doubtful).is_silence()
     given["decided"] = refused.strength[doubtful].item()
     in_full = steerer.edit_refused_windows(edited, [doubtful], asking)
     assert torch.equal(in_full[doubtful], refused.frames[doubtful])
@@ -118,7 +118,7 @@ def doubtful_batch() -> SteeredBatch:
 
 def test_where_the_gate_leans_to_speech_only_repetition_speaks_against_the_text():
     metadata = small_pack(threshold=2.0, ramp=1.5, stock_texts=("thank you",)).metadata
-    above, below = (ReadWindow(doubtful_batch(), row) for row in (0, 1))
+    above, below = (doubtful_batch().window(row) for row in (0, 1))
     for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Seven.", -1.4, 0.1), Answer("Six.", -0.3, 0.8)):
         assert believes(above, doubtful, metadata)
         assert not believes(below, doubtful, metadata)

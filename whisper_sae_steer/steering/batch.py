@@ -20,6 +20,21 @@ class Verdict(IntEnum):
     """nobody speaks: edited in full, and an empty transcript is right"""
 
 
+class SteeredWindow(NamedTuple):
+    """One window of a batch without its frames: what stays with the text that is read from it."""
+
+    scores: Tensor
+    """[T] float32, smoothed speech logits"""
+    verdict: Tensor
+    """[] int8 of :class:`Verdict`"""
+    cut: WindowCut | None = None
+    """where the window is cut, if it has a long gap"""
+
+    def is_silence(self) -> bool:
+        """Whether nobody speaks in it. Waits for the device."""
+        return bool(self.verdict == Verdict.SILENCE)
+
+
 class SteeredBatch(NamedTuple):
     """Windows encoded together, after steering."""
 
@@ -38,21 +53,9 @@ class SteeredBatch(NamedTuple):
         """The windows of that verdict. Waits for the device."""
         return (self.verdict == verdict).nonzero()[:, 0].tolist()
 
-    def is_silence(self, row: int) -> bool:
-        """Whether nobody speaks in that window. Waits for the device."""
-        return bool(self.verdict[row] == Verdict.SILENCE)
-
-
-class ReadWindow(NamedTuple):
-    """The window that a text was read from."""
-
-    batch: SteeredBatch
-    row: int = 0
-
-    @property
-    def scores(self) -> Tensor:
-        """[T] smoothed speech logits."""
-        return self.batch.scores[self.row]
+    def window(self, row: int = 0) -> SteeredWindow:
+        """One of the windows."""
+        return SteeredWindow(self.scores[row], self.verdict[row], self.cut)
 
 
 class WindowTokens(list[int]):
@@ -61,10 +64,10 @@ class WindowTokens(list[int]):
     faster-whisper copies a result's tokens into the segments it makes, so a segment's window needs no search.
     """
 
-    window: ReadWindow
+    window: SteeredWindow
     labels: Labels | None
 
-    def __init__(self, tokens: list[int], window: ReadWindow, labels: Labels | None = None):
+    def __init__(self, tokens: list[int], window: SteeredWindow, labels: Labels | None = None):
         super().__init__(tokens)
         self.window, self.labels = window, labels
 
@@ -77,9 +80,9 @@ class WindowTemperature(float):
 
     given: float
     """as the library had it, which may be an int"""
-    window: ReadWindow
+    window: SteeredWindow
 
-    def __new__(cls, temperature: float, window: ReadWindow) -> "WindowTemperature":
+    def __new__(cls, temperature: float, window: SteeredWindow) -> "WindowTemperature":
         carrier = super().__new__(cls, temperature)
         carrier.given, carrier.window = temperature, window
         return carrier

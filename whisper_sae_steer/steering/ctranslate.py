@@ -118,7 +118,7 @@ class SteeredEncoder:
 
         metadata = self._steerer.pack.metadata
         batch = features.batch = resolve_doubt(features.batch, metadata, ask, edit_refused)
-        return {row: result for row, result in results.items() if not batch.is_silence(row)}
+        return {row: result for row, result in results.items() if not batch.window(row).is_silence()}
 
     def _answer(self, result: Any, length_penalty: float) -> Answer:
         tokens = result.sequences_ids[0]

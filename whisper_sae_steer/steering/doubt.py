@@ -16,7 +16,7 @@ from whisper.utils import compression_ratio
 
 from ..kernels import openness
 from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule
-from .batch import ReadWindow, SteeredBatch, Verdict
+from .batch import SteeredBatch, SteeredWindow, Verdict
 from .pack import PackMetadata
 
 InDoubt = Literal["ramp", "ask", "edit"]
@@ -79,7 +79,7 @@ class Answer(NamedTuple):
         return likely and " ".join(words_of(self.text)) not in stock_texts
 
 
-def believes(window: ReadWindow, answer: Answer, metadata: PackMetadata) -> bool:
+def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> bool:
     """Whether the decoder's answer about a window in doubt stays.
 
     Where the gate leans to speech, only repetition speaks against it.
@@ -103,7 +103,7 @@ def resolve_doubt(
     if not rows:
         return batch
     answers = zip(rows, ask(rows), strict=True)
-    refused = [row for row, answer in answers if not believes(ReadWindow(batch, row), answer, metadata)]
+    refused = [row for row, answer in answers if not believes(batch.window(row), answer, metadata)]
     verdict = batch.verdict.clone()
     verdict[rows] = Verdict.SPEECH
     verdict[refused] = Verdict.SILENCE

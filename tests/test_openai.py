@@ -1,8 +1,10 @@
 """The torch back end on real weights: the plain library at α = 0, and every encode steered once."""
 
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -235,6 +237,16 @@ def test_an_error_in_a_call_leaves_nothing_behind():
     assert current(model.steerer) is None
     model.embed_audio(mel()[None])
     assert watch.strengths == [0]
+
+
+def test_windows_are_forgotten_with_their_transcript():
+    """Frames that carry a gradient's graph would hold on to the mel they were made from, which keeps them."""
+    model, seen = steered("tiny.en"), list[weakref.ref[Tensor]]()
+    model.encoder.register_forward_hook(lambda _module, _inputs, output: seen.append(weakref.ref(output)))
+    model.transcribe(SPEECH, **QUICK)
+    gc.collect()
+    assert seen
+    assert all(frames() is None for frames in seen)
 
 
 def test_a_block_pack_edits_that_block_exactly():

@@ -178,6 +178,7 @@ class SteeredWhisper(Whisper):
             batch = self._encode(call, _without_gap(mel, cut))
         return batch._replace(cut=cut)
 
+    @torch.no_grad()  # as whisper.decode; a gradient's graph would hold on to mel, which holds the batch
     def _encode(self, call: Call, mel: Tensor) -> SteeredBatch:
         """Encode a window as ``call`` says; its frames are [1, 1500, d]."""
         with active(self.steerer, call):

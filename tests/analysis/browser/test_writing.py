@@ -298,10 +298,17 @@ def test_one_recording_without_labels_is_enough(tmp_path: Path):
     assert set(index["features"]["bits"]) == {0}
 
 
+PAGE_FILES = ("index.html", "browser.css", "browser.js", "feature.js", "overview.js", "pictures.js")
+
+
+def test_the_folder_holds_the_page_its_data_and_its_sounds(folders: Path):
+    assert {path.name for path in (folders / BARE).iterdir()} == {*PAGE_FILES, "data", "audio"}
+
+
 def test_the_files_load_nothing_else(folders: Path):
     page = (folders / BARE / "index.html").read_text()
     assert "default-src 'none'" in page
-    for name in ("index.html", "browser.css", "browser.js", "feature.js", "overview.js", "pictures.js"):
+    for name in PAGE_FILES:
         text = (folders / BARE / name).read_text()
         assert "http" not in text.replace("http-equiv", "")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)

@@ -28,7 +28,8 @@ from .excerpts import BANDS, Piece, curve, find_pieces, mean_picture, most_infor
 from .figures import FeatureFigures, Related, figures, fires_together, points_alike
 from .results import JoinedResults
 
-PAGE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
+"""The files that are the same for all folders."""
 INDEX, DATA, AUDIO = "index.html", "data", "audio"
 CHUNK = 64
 """features of one data file"""

@@ -21,13 +21,13 @@ from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.export import fold
-from whisper_sae_steer.export.fold import _look
+from whisper_sae_steer.export.fold import frame_sizes
 from whisper_sae_steer.export.writers import WRITERS
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.vocabulary import get_tokenizer
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.operator import Steering
-from whisper_sae_steer.steering.pack import PooledGate, SteeringPack, load_pack, save_pack
+from whisper_sae_steer.steering.pack import ExportGate, SteeringPack, load_pack, save_pack
 
 NAME = "tiny.en"
 WIDTH = 256
@@ -107,14 +107,14 @@ def test_more_alpha_is_more_edit(plain: whisper.Whisper, pack: SteeringPack, sou
     assert sizes[2] == pytest.approx(2 * sizes[1], rel=0.2)
 
 
-def small_gate(offset: float) -> PooledGate:
-    """Every window is worth ``offset``; the edit is whole from −0.6 down and gone from −0.3 up."""
+def small_gate(offset: float) -> ExportGate:
+    """Every window's evidence is ``offset``; the edit is whole from −0.6 down and gone from −0.3 up."""
     spare = torch.zeros(3, WIDTH)
     spare[0, :2] = spare[1, 2:4] = torch.tensor([1.0, -1.0]) / 2**0.5
     spare[2, :4] = torch.tensor([1.0, 1.0, -1.0, -1.0]) / 2
     zeros, ones, one_head = torch.zeros(WIDTH), torch.ones(WIDTH), torch.zeros(1, WIDTH)
     scalars = [torch.tensor(x) for x in (offset, -0.3, -0.6)]
-    return PooledGate(zeros, ones, one_head, one_head, scalars[0], scalars[1], scalars[2], spare)
+    return ExportGate(zeros, ones, one_head, one_head, scalars[0], scalars[1], scalars[2], spare)
 
 
 def small_model() -> whisper.Whisper:
@@ -148,14 +148,14 @@ def test_the_gate_by_hand(offset: float, share: float):
     before = before_norm(model)
     after = before_norm(fold(model, small._replace(pooled=small_gate(offset))))
     edit = Steering(small).vector
-    usual = _look(model).usual
-    whole = (usual * (edit - edit.mean()))[4:]  # the notes are in the rest
+    usual = frame_sizes(model).usual
+    whole = (usual * (edit - edit.mean()))[4:]  # the spare directions are in the rest
     shares = (after - before)[:, 4:] @ whole / (whole @ whole)
     assert float(shares.median()) == pytest.approx(share, abs=0.05)
 
 
 @torch.no_grad()
-def test_what_lies_along_a_note_anyway_is_no_note():
+def test_what_lies_along_the_first_direction_anyway_is_no_evidence():
     """Single frames of speech have up to 3.5 times their standard deviation along the first direction."""
     model, small = small_model(), vector_pack("small", width=WIDTH, gate="window")
     first, some = small_gate(0).spare[0], slice(700, 705)

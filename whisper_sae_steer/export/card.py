@@ -3,7 +3,7 @@
 from ..models.weights import Weights
 from ..reports.metrics import wilson
 from ..steering.pack import SteeringPack, pack_digest
-from .check import Check, Figures
+from .check import Check, ModelFigures
 from .writers import CHECKPOINT, Format
 
 LOADING = {
@@ -64,7 +64,7 @@ with speech, and doesn't ask the decoder in doubt.
 """
 
 
-def _row(name: str, figures: Figures, result: Check) -> str:
+def _row(name: str, figures: ModelFigures, result: Check) -> str:
     rate = wilson(figures.texts, result.sounds)
     errors = figures.errors
     wer = f"{errors.errors}/{errors.words} = {errors.rate:.2%}" if errors.words else "–"

@@ -30,11 +30,13 @@ from .writers import CHECKPOINT, Format, to_transformers
 Audio = NDArray[np.float32]
 Transcribe = Callable[[Audio, str | None], str]
 """audio and language, None to detect it, to text"""
-SOUNDS = 24
-RUNS = 5
+SYNTHETIC_SOUNDS = 24
+"""in what is checked with when no recordings are given"""
+TIMED_RUNS = 5
+"""of each encoder"""
 
 
-class Sound(NamedTuple):
+class CheckClip(NamedTuple):
     """A piece of audio to check with."""
 
     audio: Audio
@@ -43,7 +45,7 @@ class Sound(NamedTuple):
     """what is said; None if nothing is"""
 
 
-class Figures(NamedTuple):
+class ModelFigures(NamedTuple):
     """What one model wrote."""
 
     texts: int
@@ -57,9 +59,9 @@ class Check(NamedTuple):
 
     sounds: int
     utterances: int
-    unsteered: Figures
-    hooked: Figures
-    exported: Figures
+    unsteered: ModelFigures
+    hooked: ModelFigures
+    exported: ModelFigures
 
     @property
     def passed(self) -> bool:
@@ -69,24 +71,24 @@ class Check(NamedTuple):
         return texts <= 0.01 * self.sounds and errors <= 0.001 * self.hooked.errors.words
 
 
-def sample_sounds() -> list[Sound]:
+def packaged_clips() -> list[CheckClip]:
     """Audio that comes with the package: synthetic sounds, and one sentence."""
     sentence = recording("speech")
-    sounds = [Sound(made.audio, None, None) for made in generate(SOUNDS, 0)]
-    return [*sounds, Sound(sentence.audio, "en", sentence.text)]
+    sounds = [CheckClip(made.audio, None, None) for made in generate(SYNTHETIC_SOUNDS, 0)]
+    return [*sounds, CheckClip(sentence.audio, "en", sentence.text)]
 
 
-def sounds_of(clips: Sequence[Clip]) -> list[Sound]:
+def clips_to_check(clips: Sequence[Clip]) -> list[CheckClip]:
     """Audio of clips; AudioError if one can't be read."""
     return [
-        Sound(load_audio(clip.path), clip.language or None, clip.text if clip.kind == "speech" else None)
+        CheckClip(load_audio(clip.path), clip.language or None, clip.text if clip.kind == "speech" else None)
         for clip in clips
     ]
 
 
 def check(
     weights: Weights, pack: Path, alpha: float, folder: Path, form: Format, compute_type: str,
-    sounds: Sequence[Sound],
+    sounds: Sequence[CheckClip],
 ) -> Check:  # fmt: skip
     """Transcribe sounds in the runtime of ``form``: unsteered, hooked at α, and as exported to ``folder``.
 
@@ -101,7 +103,7 @@ def check(
     return Check(len(sounds) - utterances, utterances, *figures)
 
 
-def _figures(transcribe: Transcribe, sounds: Sequence[Sound], name: str) -> Figures:
+def _figures(transcribe: Transcribe, sounds: Sequence[CheckClip], name: str) -> ModelFigures:
     texts, errors = 0, [WordErrors(0, 0, 0, 0)]
     for sound in tqdm(sounds, desc=f"check, {name}", unit="clip"):
         text = transcribe(sound.audio, sound.language)
@@ -109,7 +111,7 @@ def _figures(transcribe: Transcribe, sounds: Sequence[Sound], name: str) -> Figu
             texts += metrics.has_text(text)
         elif (found := metrics.word_errors(sound.reference, text, sound.language or "en")) is not None:
             errors.append(found)
-    return Figures(texts, metrics.total(errors))
+    return ModelFigures(texts, metrics.total(errors))
 
 
 Three = tuple[Transcribe, Transcribe, Transcribe]
@@ -188,7 +190,7 @@ _RUNTIMES: dict[Format, Callable[[Weights, Path, float, Path, str], Three]] = {
 def encoder_time(model: Whisper, of: Whisper) -> float:
     """Time of ``model``'s encoder over that ``of`` another: medians, a window each, in turn."""
     times: dict[int, list[float]] = {0: [], 1: []}
-    for run in range(2 * RUNS):
+    for run in range(2 * TIMED_RUNS):
         which = (model, of)[run % 2]
         mel = torch.from_numpy(empty_mel(which.dims.n_mels)).to(which.device)
         started = time.perf_counter()

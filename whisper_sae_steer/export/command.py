@@ -14,7 +14,7 @@ from ..models.convert import load_torch
 from ..models.weights import resolve
 from ..steering.pack import load_pack
 from .card import model_card
-from .check import check, encoder_time, sample_sounds, sounds_of
+from .check import check, clips_to_check, encoder_time, packaged_clips
 from .fold import fold
 from .writers import WRITERS, Format
 
@@ -45,14 +45,14 @@ def main(args: argparse.Namespace) -> int:
     plain = load_torch(weights)
     folded = fold(plain, pack, args.steer_alpha)
     nonspeech, speech = read_both_kinds(args)
-    sounds = sounds_of(nonspeech + speech)
+    sounds = clips_to_check(nonspeech + speech)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as temporary:
         folder = Path(temporary) / "model"
         folder.mkdir()
         WRITERS[form](folded, folder)
         result = check(
-            weights, pack.path, args.steer_alpha, folder, form, args.compute_type, sounds or sample_sounds()
+            weights, pack.path, args.steer_alpha, folder, form, args.compute_type, sounds or packaged_clips()
         )
         slower = encoder_time(folded, plain)
         card = model_card(weights, pack, args.steer_alpha, form, args.compute_type, result, slower)

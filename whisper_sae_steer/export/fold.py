@@ -1,17 +1,22 @@
 """Steering as weights: a Whisper model that steers by itself, for runtimes that know nothing of it.
 
-An ungated edit is a constant and goes into ``ln_post.bias``. A gated one becomes two more encoder blocks, in
-which next to all is zero, and which pass notes along three spare directions of the residual stream:
+An ungated edit is a constant and goes into ``ln_post.bias``. A gated edit becomes two more encoder blocks in
+which nearly all weights are zero. They hand on what they find along three spare directions of the residual
+stream, in which frames hold next to nothing:
 
-1. Attention heads pool the window with softmax(key · frame) for weights, and so mostly see what sounds most
-   like speech. What that is worth, about 0 for speech and −1 or less without, is noted along the first
-   direction in all frames. The MLP reads it, and notes along the second where nobody speaks: a ReLU from a
-   GELU of large numbers, a ramp from the difference of two.
-2. Attention takes the first note back, so that speech leaves as it came. One more head takes the mean of the
-   second note, and puts it down along the third, where the same head of the first block has put, negative,
-   what there was before it. The MLP reads that, wipes the notes and writes the edit.
+1. The first block's attention heads pool the frames of a window with the weights softmax(key · frame), and
+   so look mostly at what sounds most like speech. They turn the pooled frames into the window's speech
+   evidence, about 0 with speech and −1 or less without (``calibrate/export_gate.py``), and add it to every
+   frame along the first direction. The MLP reads it there, and where nobody speaks it adds a mark along the
+   second direction. A hidden unit acts as a ReLU, because a GELU of large numbers is one, and the difference
+   of two is a ramp.
+2. The second block's heads find the same evidence and subtract it, so that speech leaves as it came. They
+   find the same because keys and values in both blocks ignore the spare directions. One more head averages
+   the second direction over the window and adds the mean to every frame along the third. So that it averages
+   the mark alone, the same head of the first block has subtracted the mean of what lay there before. The MLP
+   reads the mean, removes it and the mark, and adds the edit.
 
-The edit is written before ``ln_post``, where it must be as large as a frame's standard deviation to count. A
+The edit is added before ``ln_post``, where it must be as large as a frame's standard deviation to count. A
 few frames in a hundred have ten or more times the usual one; they hold one huge entry and little else, and
 the decoder listens to them more than to all others. They get an edit of their own size.
 """
@@ -31,21 +36,22 @@ from whisper.model import ResidualAttentionBlock
 from ..audio.synthetic import generate
 from ..errors import PackError
 from ..steering.operator import Steering, check_alpha
-from ..steering.pack import PooledGate, SteeringPack
+from ..steering.pack import ExportGate, SteeringPack
 from .recordings import recording
 
-WORTH, SILENT, MEAN = 12.0, 20.0, 30.0
-"""sizes of the notes in standard deviations of a frame: of −1, of nobody speaking, of the mean of that"""
-SHARPNESS = 100.0
-"""of the GELUs that stand for ReLUs"""
-SOUNDS = 16
-"""synthetic ones in which frames are looked at, beside some speech"""
-HUGE = 3.0
-"""times the usual standard deviation from which on a frame gets an edit of its own size"""
-SURENESS = 5.0
-"""how much louder than the note the missing indicator is"""
-STRETCH = 2.0
-"""that size, in the median one of these frames: the larger of them must get enough"""
+EVIDENCE_SIZE, MARK_SIZE, MEAN_SIZE = 12.0, 20.0, 30.0
+"""along the three spare directions, in the usual standard deviation of frames: of speech evidence of −1, of
+the mark that nobody speaks, and of the mark's mean over the window"""
+GELU_INPUT_SCALE = 100.0
+"""makes the input of hidden units so large that their GELU acts as a ReLU"""
+SYNTHETIC_SOUNDS = 16
+"""in which typical frames are looked at, beside some speech"""
+HUGE_FROM = 3.0
+"""times the usual standard deviation from which on a frame is huge and gets an edit of its own size"""
+HUGE_INDICATOR_SIZE = 5.0
+"""of the indicator of huge frames, beside the mean, in the sum that decides on their edit"""
+HUGE_EDIT_SIZE = 2.0
+"""of the edit of huge frames, in their median standard deviation: the largest of them must get enough"""
 
 
 def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0) -> Whisper:
@@ -68,30 +74,31 @@ def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0) -> Whisper:
     if pack.pooled is None:
         raise PackError(f"{pack.path} was calibrated before export was what it is; calibrate it again")
     plain = edit / folded.encoder.ln_post.weight.detach()
-    frames = _look(folded)
+    frames = frame_sizes(folded)
     added = _blocks(folded, pack.pooled, frames, plain - plain.mean())
     cast(nn.ModuleList, folded.encoder.blocks).extend(added)
     folded.dims.n_audio_layer += len(added)
     return folded
 
 
-class _Frames(NamedTuple):
-    """What frames are like before ``ln_post``."""
+class FrameSizes(NamedTuple):
+    """How large frames are before ``ln_post``."""
 
     usual: float
     """median standard deviation"""
     huge: float
-    """median of those far above it; 0 if there are none"""
+    """median standard deviation of huge frames; 0 if there are none"""
     is_huge: Tensor
-    """[d] and then an offset: about 1 for normalised frames of that kind, 0 for the others"""
+    """[d] weights and then an offset: about 1 for huge frames, normalised, and 0 for the others"""
 
 
 @torch.no_grad()
-def _look(model: Whisper) -> _Frames:
+def frame_sizes(model: Whisper) -> FrameSizes:
+    """What a model makes of synthetic sounds and of speech, padded as every runtime pads them."""
     seen: list[Tensor] = []
     hook = model.encoder.ln_post.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     try:
-        for audio in [*(made.audio for made in generate(SOUNDS, 0)), *_speech()]:
+        for audio in [*(made.audio for made in generate(SYNTHETIC_SOUNDS, 0)), *_speech()]:
             # transformers fills windows up with silence, openai-whisper and faster-whisper with zeros of mel
             for padding in (0, N_SAMPLES):
                 mel = log_mel_spectrogram(torch.from_numpy(audio), model.dims.n_mels, padding=padding)
@@ -102,9 +109,8 @@ def _look(model: Whisper) -> _Frames:
     deviation = frames.std(1, correction=0)
     plain = (frames - frames.mean(1, keepdim=True)) / deviation[:, None]
     usual = deviation.median()
-    huge = deviation > HUGE * usual
-
-    return _Frames(
+    huge = deviation > HUGE_FROM * usual
+    return FrameSizes(
         float(usual),
         float(deviation[huge].median()) if huge.any() else 0.0,
         _indicator(plain, huge),
@@ -131,33 +137,36 @@ def _indicator(frames: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _blocks(model: Whisper, gate: PooledGate, frames: _Frames, edit: Tensor) -> list[ResidualAttentionBlock]:
+def _blocks(
+    model: Whisper, gate: ExportGate, frames: FrameSizes, edit: Tensor
+) -> list[ResidualAttentionBlock]:
     """The two blocks that add ``edit`` [d], in units of normalised frames, where nobody speaks."""
     d = model.dims.n_audio_state
     first, second, third = gate.spare
-    opening = _pooling(model, gate, WORTH * frames.usual)
-    units = _Units(opening)
-    units.ramp(-first, -WORTH * gate.shut, -WORTH * gate.full, SILENT * frames.usual * second)
+    opening = _evidence_block(model, gate, EVIDENCE_SIZE * frames.usual)
+    mark = MARK_SIZE * frames.usual * second
+    _HiddenUnits(opening).ramp(-first, -EVIDENCE_SIZE * gate.shut, -EVIDENCE_SIZE * gate.full, mark)
 
-    block = _pooling(model, gate, -WORTH * frames.usual)
-    noted = SILENT / math.sqrt(1 + (SILENT**2 + WORTH**2) / d)  # as layer norm passes it on
-    passed_on = MEAN * frames.usual / noted * third
+    closing = _evidence_block(model, gate, -EVIDENCE_SIZE * frames.usual)
+    seen_mark = MARK_SIZE / math.sqrt(1 + (MARK_SIZE**2 + EVIDENCE_SIZE**2) / d)  # after layer norm
+    mean = MEAN_SIZE * frames.usual / seen_mark * third
     head = len(gate.key) * d // model.dims.n_audio_head
-    _mean(opening, head, second, -passed_on)  # what there is before the note doesn't count
-    _mean(block, head, second, passed_on)
-    units, told = _Units(block), MEAN / math.sqrt(1 + (SILENT**2 + MEAN**2) / d)
-    wiped = edit - SILENT * second - MEAN * third
-    units.ramp(third, 0.35 * told, 0.5 * told, frames.usual * wiped)
+    _add_mean(opening, head, second, -mean)  # of what lies there before the mark
+    _add_mean(closing, head, second, mean)
+    units, seen_mean = _HiddenUnits(closing), MEAN_SIZE / math.sqrt(1 + (MARK_SIZE**2 + MEAN_SIZE**2) / d)
+    edit_and_removal = edit - MARK_SIZE * second - MEAN_SIZE * third
+    units.ramp(third, 0.35 * seen_mean, 0.5 * seen_mean, frames.usual * edit_and_removal)
     if frames.huge:
-        own = STRETCH * frames.huge * edit
-        # in these frames the note is faint; in others what is as loud must not pass for one
-        is_huge, other = SURENESS * frames.is_huge, SURENESS * 1.15
-        units.ramp(third + is_huge[:-1], other - is_huge[-1], other - is_huge[-1] + 0.2, own)
-        units.ramp(third, 0.35 * told, 0.5 * told, -own)
-    return [opening, block]
+        own = HUGE_EDIT_SIZE * frames.huge * edit
+        # layer norm leaves little of the mean in huge frames: enough with the indicator, not without it
+        is_huge, enough = HUGE_INDICATOR_SIZE * frames.is_huge, HUGE_INDICATOR_SIZE * 1.15
+        units.ramp(third + is_huge[:-1], enough - is_huge[-1], enough - is_huge[-1] + 0.2, own)
+        # in usual frames the mean alone is enough, so there it is taken back
+        units.ramp(third, 0.35 * seen_mean, 0.5 * seen_mean, -own)
+    return [opening, closing]
 
 
-class _Units:
+class _HiddenUnits:
     """The hidden units of a block's MLP, taken one by one. They read frames as layer norm gives them."""
 
     def __init__(self, block: ResidualAttentionBlock):
@@ -168,14 +177,14 @@ class _Units:
     def ramp(self, read: Tensor, start: float | Tensor, full: float | Tensor, write: Tensor) -> None:
         """Add ``write`` [d] where ``read`` [d] · frame exceeds ``full``, a share of it from ``start`` on."""
         for edge, sign in ((start, 1), (full, -1)):
-            self._weights["mlp.0.weight"][self._used] = SHARPNESS * read
-            self._weights["mlp.0.bias"][self._used] = -SHARPNESS * edge
-            self._weights["mlp.2.weight"][:, self._used] = sign * write / (SHARPNESS * (full - start))
+            self._weights["mlp.0.weight"][self._used] = GELU_INPUT_SCALE * read
+            self._weights["mlp.0.bias"][self._used] = -GELU_INPUT_SCALE * edge
+            self._weights["mlp.2.weight"][:, self._used] = sign * write / (GELU_INPUT_SCALE * (full - start))
             self._used += 1
 
 
 @torch.no_grad()
-def _mean(block: ResidualAttentionBlock, head: int, read: Tensor, write: Tensor) -> None:
+def _add_mean(block: ResidualAttentionBlock, head: int, read: Tensor, write: Tensor) -> None:
     """Let a head, given by its first row, add ``write`` [d] times the mean of ``read`` [d] · frame.
 
     Its query and key stay 0. Frames are read as layer norm gives them, before its weight and bias.
@@ -188,8 +197,8 @@ def _mean(block: ResidualAttentionBlock, head: int, read: Tensor, write: Tensor)
 
 
 @torch.no_grad()
-def _pooling(model: Whisper, gate: PooledGate, size: float) -> ResidualAttentionBlock:
-    """A block whose first heads write what the window is worth times ``size`` along the gate's direction."""
+def _evidence_block(model: Whisper, gate: ExportGate, size: float) -> ResidualAttentionBlock:
+    """A block whose first heads add ``size`` times the window's speech evidence along the first direction."""
     dims, norm = model.dims, model.encoder.ln_post
     width = dims.n_audio_state // dims.n_audio_head
     block = ResidualAttentionBlock(dims.n_audio_state, dims.n_audio_head)
@@ -199,7 +208,7 @@ def _pooling(model: Whisper, gate: PooledGate, size: float) -> ResidualAttention
     # h = norm.weight * n + norm.bias, so z = (h − centre) / scale is an affine map of n as well
     weights["attn_ln.weight"].copy_(norm.weight / gate.scale)
     weights["attn_ln.bias"].copy_((norm.bias - gate.centre) / gate.scale)
-    # deaf to the directions of notes, so that both blocks find the same
+    # without the spare directions, so that both blocks find the same evidence
     spare = torch.linalg.qr((norm.weight / gate.scale * gate.spare).T)[0]
     key, value = (w - w @ spare @ spare.T for w in (gate.key, gate.value))
     first = slice(0, len(key) * width, width)  # of each head

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..audio.reading import load_audio
 
 
-class Recording(NamedTuple):
+class PackagedRecording(NamedTuple):
     """Speech whose words are known."""
 
     audio: NDArray[np.float32]
@@ -18,10 +18,10 @@ class Recording(NamedTuple):
     """all that is said"""
 
 
-def recording(name: str) -> Recording:
+def recording(name: str) -> PackagedRecording:
     """``speech`` or ``gap``."""
     with resources.as_file(resources.files("whisper_sae_steer") / "samples") as folder:
         truth = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        return Recording(
+        return PackagedRecording(
             load_audio(folder / truth["audio"]), " ".join(part["text"] for part in truth["speech"])
         )

@@ -19,7 +19,7 @@ from ..kernels import GateKind
 from ..models.weights import Weights
 
 Strategy = Literal["suppress", "additive", "direction"]
-T = TypeVar("T", "Features", "PooledGate")
+T = TypeVar("T", "Features", "ExportGate")
 FORMAT = 2
 """what is written; format 1 is read too, see :func:`_metadata`"""
 
@@ -110,12 +110,12 @@ class Features(NamedTuple):
         return pre * (pre > self.threshold)
 
 
-class PooledGate(NamedTuple):
+class ExportGate(NamedTuple):
     """The gate as an encoder block can hold it (``export/fold.py``): linear, and pooled over the window.
 
     A frame h is standardised, z = (h − centre) / scale. Each of H heads pools frames with weights
-    softmax(key · z) over the window, and Σ value · z̄ + offset says what it holds: about 0 speech, −1 or less
-    none.
+    softmax(key · z) over the window; Σ value · z̄ + offset is its speech evidence: about 0 with speech, −1 or
+    less without.
     """
 
     centre: Tensor
@@ -154,7 +154,7 @@ class SteeringPack(NamedTuple):
     """[F] signed size of each direction at α · alpha_unit = 1"""
     probe: Tensor | None = None
     """[d] mean frame of an empty window (mel all 0): tells the weights of a model that has no file"""
-    pooled: PooledGate | None = None
+    pooled: ExportGate | None = None
     """None in packs made before there was one, or when it had one head"""
     path: Path | None = None
 
@@ -197,7 +197,7 @@ def read_pack(path: Path) -> SteeringPack:
     return SteeringPack(
         metadata, group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
         group("steer", Features), tensors["directions"], tensors["coefficients"], tensors.get("probe"),
-        group("pooled", PooledGate) if keys is not None and keys.ndim == 2 else None, path,
+        group("pooled", ExportGate) if keys is not None and keys.ndim == 2 else None, path,
     )  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def pack_digest(pack: SteeringPack) -> str:
 def _flatten(pack: SteeringPack) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, value in pack._asdict().items():
-        if isinstance(value, Features | PooledGate):
+        if isinstance(value, Features | ExportGate):
             tensors |= {f"{name}.{part}": t for part, t in value._asdict().items()}
         elif isinstance(value, Tensor):
             tensors[name] = value

@@ -16,8 +16,8 @@ import torch
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import WINDOW_SAMPLES
-from whisper_sae_steer.calibrate.pooled import worth
-from whisper_sae_steer.calibrate.windows import Window, encode, plan, words_in_noise
+from whisper_sae_steer.calibrate.export_gate import speech_evidence
+from whisper_sae_steer.calibrate.windows import CalibrationWindow, encode, plan, words_in_noise
 from whisper_sae_steer.export import fold
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -42,7 +42,7 @@ def main() -> None:
     speech = select_speech(args.manifest, args.split, args.per_class, args.source, args.model)
     recipes = [*plan(sounds, speech, 0, args.seed), *words_in_noise(sounds, speech, args.seed)]
     made_by = {recipe.key: recipe for recipe in recipes}
-    kinds: dict[str, list[Window]] = {}
+    kinds: dict[str, list[CalibrationWindow]] = {}
     encoder = WindowEncoder(weights)
     for window in encode(encoder, recipes, args.work):
         recipe, kind = made_by[window.key], "sounds"
@@ -58,10 +58,10 @@ def main() -> None:
     print(as_json(found))
 
 
-def judge(pack: SteeringPack, windows: Sequence[Window]) -> dict[str, float]:
+def judge(pack: SteeringPack, windows: Sequence[CalibrationWindow]) -> dict[str, float]:
     """Counts of windows, and how the exported gate's values are spread: about 0 with speech, −1 without."""
     assert pack.pooled is not None
-    steering, found = Steering(pack), worth(pack.pooled, windows)
+    steering, found = Steering(pack), speech_evidence(pack.pooled, windows)
     scores = np.array([float(steering.scores(w.frames()[None]).max()) for w in windows])
     return {
         "windows": len(windows),

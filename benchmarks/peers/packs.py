@@ -19,10 +19,10 @@ import torch
 
 from whisper_sae_steer.bench.peers.catalogue import RECIPES, UNWANTED, PeerRecipe
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
-from whisper_sae_steer.calibrate.directions import Evidence, build_edit
+from whisper_sae_steer.calibrate.directions import EditEvidence, build_edit
 from whisper_sae_steer.calibrate.selection import FrameSample, sample_frames, take_features
 from whisper_sae_steer.calibrate.strength import Judge, plain_model
-from whisper_sae_steer.calibrate.windows import Window, encode, plan
+from whisper_sae_steer.calibrate.windows import CalibrationWindow, encode, plan
 from whisper_sae_steer.errors import CalibrationError, SteerError
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -82,7 +82,7 @@ def _build(args: argparse.Namespace) -> None:
             print(f"{name}: at α = 1 an edit of {100 * share:.1f}% of the frames' mean norm")
 
 
-def _invented(weights: Weights, windows: Sequence[Window], memory: Path) -> set[str]:
+def _invented(weights: Weights, windows: Sequence[CalibrationWindow], memory: Path) -> set[str]:
     """Keys of the windows for which the unsteered model writes text that Whisper's own rule keeps."""
     raws = Judge(plain_model(str(weights.ct2_dir)), windows, memory).unsteered
     kept = {key for key, raw in raws.items() if metrics.has_text(raw["text"]) and metrics.kept(raw)}
@@ -92,24 +92,24 @@ def _invented(weights: Weights, windows: Sequence[Window], memory: Path) -> set[
     return kept
 
 
-def mark(windows: Sequence[Window], unwanted: Collection[str]) -> list[Window]:
+def mark(windows: Sequence[CalibrationWindow], unwanted: Collection[str]) -> list[CalibrationWindow]:
     """Windows without speech, those with unwanted keys dressed up as speech from end to end."""
     return [
         replace(w, is_speech=w.key in unwanted, speech=np.arange(len(w.speech)) < w.content) for w in windows
     ]
 
 
-def against(sae: SAE, objective: SilenceObjective, marked: Sequence[Window]) -> Evidence:
+def against(sae: SAE, objective: SilenceObjective, marked: Sequence[CalibrationWindow]) -> EditEvidence:
     """What edits away from the windows marked as speech are built from.
 
     `additive` takes away the features of the frames without speech, so the sample's labels change
     places; the contrast already leads away from speech.
     """
     sample = sample_frames(sae, marked)
-    return Evidence(sae, objective, FrameSample(sample.features, ~sample.is_speech), marked)
+    return EditEvidence(sae, objective, FrameSample(sample.features, ~sample.is_speech), marked)
 
 
-def build_pack(recipe: PeerRecipe, weights: Weights, evidence: Evidence, norm: float) -> SteeringPack:
+def build_pack(recipe: PeerRecipe, weights: Weights, evidence: EditEvidence, norm: float) -> SteeringPack:
     """An ungated pack; α counts in mean norms of frames for the contrast, else as in the papers."""
     if recipe.features:
         edit = build_edit("additive", "logistic", evidence)

@@ -29,10 +29,10 @@ from whisper_sae_steer.analysis.hallucination.effects import (
     language_of,
     speech_effect,
 )
-from whisper_sae_steer.calibrate.directions import Evidence, build_edit, spread
-from whisper_sae_steer.calibrate.gatefit import fit_gate, window_scores
+from whisper_sae_steer.calibrate.directions import EditEvidence, build_edit, spread
+from whisper_sae_steer.calibrate.gate import fit_gate, window_scores
 from whisper_sae_steer.calibrate.selection import sample_frames
-from whisper_sae_steer.calibrate.windows import Window, encode, plan
+from whisper_sae_steer.calibrate.windows import CalibrationWindow, encode, plan
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
@@ -58,8 +58,8 @@ KINDS = {
 class Split(NamedTuple):
     """Windows of one split at one tap."""
 
-    other: list[Window]
-    speech: list[Window]
+    other: list[CalibrationWindow]
+    speech: list[CalibrationWindow]
 
 
 class At(NamedTuple):
@@ -118,12 +118,12 @@ def _split(args: argparse.Namespace, weights: Weights, tap: str, split: str) -> 
     return Split([w for w in windows if not w.is_speech], [w for w in windows if w.is_speech])
 
 
-def _evidence(sae: SAE, weights: Weights, tap: str, calib: Split) -> Evidence:
+def _evidence(sae: SAE, weights: Weights, tap: str, calib: Split) -> EditEvidence:
     windows = [*calib.other, *calib.speech]
-    return Evidence(sae, TapObjective(load_torch(weights), tap), sample_frames(sae, windows), windows)
+    return EditEvidence(sae, TapObjective(load_torch(weights), tap), sample_frames(sae, windows), windows)
 
 
-def _tap(at: At, evidence: Evidence, direction: Tensor) -> dict[str, Any]:
+def _tap(at: At, evidence: EditEvidence, direction: Tensor) -> dict[str, Any]:
     """How well the highest score of a window, fitted on `calib`, tells `dev` apart, and the edit."""
     dev = at.dev
     gate = fit_gate(evidence.sae, evidence.sample, evidence.windows)
@@ -138,7 +138,7 @@ def _tap(at: At, evidence: Evidence, direction: Tensor) -> dict[str, Any]:
     }
 
 
-def _direction(evidence: Evidence) -> Tensor:
+def _direction(evidence: EditEvidence) -> Tensor:
     """[d], of length 1."""
     edit = build_edit("direction", "attribution", evidence)
     return (edit.coefficients[:, None] * edit.directions).sum(0)
@@ -184,7 +184,7 @@ def sweep(at: At, direction: Tensor, way: Way) -> list[dict[str, Any]]:
     return rows
 
 
-def _kinds(at: At, evidence: Evidence, windows: Sequence[Window]) -> dict[str, Any]:
+def _kinds(at: At, evidence: EditEvidence, windows: Sequence[CalibrationWindow]) -> dict[str, Any]:
     """A direction fitted on each kind of sound and one on all, on windows of that kind, and their cosines."""
     fitted = {"all": evidence.windows}
     for kind in (*KINDS, "noise"):
@@ -201,13 +201,15 @@ def _kinds(at: At, evidence: Evidence, windows: Sequence[Window]) -> dict[str, A
     return {"added": rows, "cosines": cosines}
 
 
-def kind_of(window: Window) -> str:
+def kind_of(window: CalibrationWindow) -> str:
     """The kind of sound of a window without speech."""
     class_ = window.clip.class_ if window.clip else ""
     return next((kind for kind, classes in KINDS.items() if class_ in classes), "noise")
 
 
-def _read(at: At, windows: Sequence[Window], edit: Tensor | None = None, way: Way = added) -> list[Reading]:
+def _read(
+    at: At, windows: Sequence[CalibrationWindow], edit: Tensor | None = None, way: Way = added
+) -> list[Reading]:
     frames = [w.frames() if edit is None else way(w.frames(), w.content, edit) for w in windows]
     return at.decoder(torch.stack(frames), [language_of(w) for w in windows])
 

@@ -17,11 +17,11 @@ import torch
 from tqdm import tqdm
 
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
-from whisper_sae_steer.calibrate.directions import Evidence, Selection, build_edit, spread
-from whisper_sae_steer.calibrate.gatefit import fit_gate, with_gate
+from whisper_sae_steer.calibrate.directions import EditEvidence, Selection, build_edit, spread
+from whisper_sae_steer.calibrate.gate import fit_gate, with_gate
 from whisper_sae_steer.calibrate.selection import sample_frames
 from whisper_sae_steer.calibrate.strength import Judge, plain_model, with_unit
-from whisper_sae_steer.calibrate.windows import Window, encode, plan
+from whisper_sae_steer.calibrate.windows import CalibrationWindow, encode, plan
 from whisper_sae_steer.files import write_text
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -62,7 +62,7 @@ def main() -> None:
     dev = _windows(weights, args, "dev", MEASURED_PER_CLASS)
     sample = sample_frames(sae, fitted)
     gate = fit_gate(sae, sample, fitted)
-    evidence = Evidence(sae, SilenceObjective(load_torch(weights)), sample, fitted)
+    evidence = EditEvidence(sae, SilenceObjective(load_torch(weights)), sample, fitted)
     model = plain_model(str(weights.ct2_dir))
     args.out.mkdir(parents=True, exist_ok=True)
     search = Judge(model, _some(held, args.windows, args.windows // 2, args.model), args.out / "search.json")
@@ -89,7 +89,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _windows(weights: Weights, args: argparse.Namespace, split: str, per_class: int) -> list[Window]:
+def _windows(
+    weights: Weights, args: argparse.Namespace, split: str, per_class: int
+) -> list[CalibrationWindow]:
     sounds = select_sounds(args.manifest, split, per_class)
     speech = select_speech(args.manifest, split, per_class)
     work = args.work or args.out / "work"
@@ -97,7 +99,9 @@ def _windows(weights: Weights, args: argparse.Namespace, split: str, per_class: 
     return encode(encoder, plan(sounds, speech, 60 if split == "calib" else 0, 0), work)
 
 
-def _some(windows: Sequence[Window], other: int, speech: int, model: str) -> list[Window]:
+def _some(
+    windows: Sequence[CalibrationWindow], other: int, speech: int, model: str
+) -> list[CalibrationWindow]:
     """Windows of each source in turn; of speech those with a transcript, in a language the model knows."""
     known = [
         w

@@ -14,8 +14,8 @@ from tests.support.real_models import weights
 from tests.support.small_whisper import small_whisper
 from whisper_sae_steer.bench.peers.catalogue import RECIPES, PeerRecipe
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
-from whisper_sae_steer.calibrate.directions import Evidence
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.directions import EditEvidence
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.steering.operator import Steering
 from whisper_sae_steer.steering.pack import SteeringPack, read_pack, save_pack
 
@@ -34,7 +34,7 @@ def frames(towards: Tensor, seed: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def windows(tmp_path_factory: pytest.TempPathFactory) -> list[Window]:
+def windows(tmp_path_factory: pytest.TempPathFactory) -> list[CalibrationWindow]:
     """Speech lies along the first axis; of the rest, what text is invented for along the second."""
     folder = tmp_path_factory.mktemp("windows")
     axes = torch.eye(WIDTH)
@@ -45,7 +45,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> list[Window]:
 
 
 @pytest.fixture(scope="module")
-def evidence(sae: Any, windows: list[Window]) -> dict[str, Evidence]:
+def evidence(sae: Any, windows: list[CalibrationWindow]) -> dict[str, EditEvidence]:
     objective = SilenceObjective(small_whisper().float())
     other = [w for w in windows if not w.is_speech]
     invented = {w.key for w in other if w.key.startswith("bad")}
@@ -59,12 +59,12 @@ def vector(pack: SteeringPack) -> Tensor:
     return (pack.coefficients[:, None] * pack.directions).sum(0) * pack.metadata.alpha_unit
 
 
-def build(recipe: PeerRecipe, evidence: Evidence, norm: float = 5.0) -> SteeringPack:
+def build(recipe: PeerRecipe, evidence: EditEvidence, norm: float = 5.0) -> SteeringPack:
     return packs.build_pack(recipe, weights("tiny.en"), evidence, norm)
 
 
 def test_the_contrast_is_the_difference_of_means(
-    evidence: dict[str, Evidence], windows: list[Window]
+    evidence: dict[str, EditEvidence], windows: list[CalibrationWindow]
 ) -> None:
     def mean(name: str, content: int) -> Tensor:
         return torch.stack([w.frames()[:content].mean(0) for w in windows if w.key.startswith(name)]).mean(0)
@@ -78,7 +78,7 @@ def test_the_contrast_is_the_difference_of_means(
 
 @pytest.mark.parametrize("unwanted", ["speech", "invented"])
 def test_features_lead_away_from_what_is_unwanted(
-    evidence: dict[str, Evidence], sae: Any, unwanted: str
+    evidence: dict[str, EditEvidence], sae: Any, unwanted: str
 ) -> None:
     found = evidence[unwanted]
     # labels of the sample say False for what is unwanted
@@ -95,7 +95,7 @@ def test_features_lead_away_from_what_is_unwanted(
     assert (pointing[:6] < 0).all(), "what fires more on the unwanted is taken away"
 
 
-def test_packs_are_ungated_static_and_travel(evidence: dict[str, Evidence], tmp_path: Path) -> None:
+def test_packs_are_ungated_static_and_travel(evidence: dict[str, EditEvidence], tmp_path: Path) -> None:
     for recipe in RECIPES:
         pack = build(recipe, evidence["invented"])
         save_pack(pack, tmp_path / "pack.safetensors")

@@ -13,7 +13,7 @@ from tests.support.real_models import sample, weights
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import write_folder
 from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, calibration, strength
-from whisper_sae_steer.calibrate.gatefit import NEW_FEATURES
+from whisper_sae_steer.calibrate.gate import NEW_FEATURES
 from whisper_sae_steer.calibrate.strength import MAX_COST
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import CalibrationError

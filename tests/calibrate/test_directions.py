@@ -13,7 +13,7 @@ from tests.support.small_whisper import small_whisper
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.calibrate import directions
 from whisper_sae_steer.calibrate.attribution import SilenceObjective, path_gradient
-from whisper_sae_steer.calibrate.directions import Evidence, Selection, build_edit, spread
+from whisper_sae_steer.calibrate.directions import EditEvidence, Selection, build_edit, spread
 from whisper_sae_steer.calibrate.selection import (
     attribution_importance,
     fisher_importance,
@@ -22,7 +22,7 @@ from whisper_sae_steer.calibrate.selection import (
     sample_frames,
     strongest,
 )
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -108,9 +108,9 @@ def test_path_gradient_raises_the_objective_of_tiny_en():
 
 
 @pytest.fixture
-def evidence(tmp_path: Path, objective: SilenceObjective) -> Evidence:
+def evidence(tmp_path: Path, objective: SilenceObjective) -> EditEvidence:
     """Four windows without speech from two sources and two with, on random weights."""
-    windows: list[Window] = []
+    windows: list[CalibrationWindow] = []
     for i in range(6):
         frames = random_frames(1500, WIDTH, seed=i)
         speech = slice(200, 700) if i > 3 else None
@@ -119,11 +119,11 @@ def evidence(tmp_path: Path, objective: SilenceObjective) -> Evidence:
         source = "speech" if speech else f"noise{i % 2}"
         windows.append(window(tmp_path, f"w{i}", frames, speech=speech, source=source, content=900))
     sae = random_sae(WIDTH)
-    return Evidence(sae, objective, sample_frames(sae, windows), windows)
+    return EditEvidence(sae, objective, sample_frames(sae, windows), windows)
 
 
 @pytest.mark.parametrize("selection", directions.SELECTIONS)
-def test_a_direction_has_length_one(evidence: Evidence, selection: Selection):
+def test_a_direction_has_length_one(evidence: EditEvidence, selection: Selection):
     edit = build_edit("direction", selection, evidence)
     vector = (edit.coefficients[:, None] * edit.directions).sum(0)
     assert float(vector.norm()) == pytest.approx(1, abs=1e-5)
@@ -135,7 +135,7 @@ def test_a_direction_has_length_one(evidence: Evidence, selection: Selection):
     torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
-def test_attributed_direction_raises_the_objective(evidence: Evidence):
+def test_attributed_direction_raises_the_objective(evidence: EditEvidence):
     edit = build_edit("direction", "attribution", evidence)
     vector = (edit.coefficients[:, None] * edit.directions).sum(0)
     frames = torch.stack([w.frames() for w in evidence.without_speech(4)])
@@ -144,7 +144,7 @@ def test_attributed_direction_raises_the_objective(evidence: Evidence):
     assert float(rise.mean()) > 0
 
 
-def test_contrast_is_the_difference_of_means(evidence: Evidence):
+def test_contrast_is_the_difference_of_means(evidence: EditEvidence):
     edit = build_edit("direction", "contrast", evidence)
     other = torch.stack([w.frames()[:900].mean(0) for w in evidence.windows[:4]]).mean(0)
     speech = torch.stack([w.frames()[200:700].mean(0) for w in evidence.windows[4:]]).mean(0)
@@ -153,7 +153,7 @@ def test_contrast_is_the_difference_of_means(evidence: Evidence):
 
 
 @pytest.mark.parametrize("selection", ["attribution", "logistic", "fisher"])
-def test_suppress_only_takes_away_what_stands_for_non_speech(evidence: Evidence, selection: Selection):
+def test_suppress_only_takes_away_what_stands_for_non_speech(evidence: EditEvidence, selection: Selection):
     importance = importance_of(selection, evidence)
     edit = build_edit("suppress", selection, evidence)
     positive = importance[edit.features.ids.numpy()] > 0
@@ -163,7 +163,7 @@ def test_suppress_only_takes_away_what_stands_for_non_speech(evidence: Evidence,
     torch.testing.assert_close(edit.directions, evidence.sae.W_dec.detach()[edit.features.ids])
 
 
-def test_suppressing_by_attribution_raises_the_objective(evidence: Evidence):
+def test_suppressing_by_attribution_raises_the_objective(evidence: EditEvidence):
     edit = build_edit("suppress", "attribution", evidence)
     frames = torch.stack([w.frames() for w in evidence.without_speech(4)])
     delta = (edit.features.activations(frames) * edit.coefficients) @ edit.directions
@@ -173,7 +173,7 @@ def test_suppressing_by_attribution_raises_the_objective(evidence: Evidence):
 
 
 @pytest.mark.parametrize("selection", ["attribution", "logistic", "fisher"])
-def test_additive_moves_against_each_features_sign(evidence: Evidence, selection: Selection):
+def test_additive_moves_against_each_features_sign(evidence: EditEvidence, selection: Selection):
     importance = importance_of(selection, evidence)
     ids = strongest(importance, directions.STEER_FEATURES)
     edit = build_edit("additive", selection, evidence)
@@ -183,7 +183,7 @@ def test_additive_moves_against_each_features_sign(evidence: Evidence, selection
     torch.testing.assert_close(edit.directions, evidence.sae.W_dec.detach()[torch.from_numpy(ids)])
 
 
-def importance_of(selection: Selection, evidence: Evidence) -> np.ndarray:
+def importance_of(selection: Selection, evidence: EditEvidence) -> np.ndarray:
     if selection == "attribution":
         windows = evidence.without_speech(directions.GRADIENT_WINDOWS)
         return attribution_importance(evidence.sae, evidence.objective, windows)
@@ -192,13 +192,15 @@ def importance_of(selection: Selection, evidence: Evidence) -> np.ndarray:
 
 @pytest.mark.parametrize("strategy", ["suppress", "additive"])
 @pytest.mark.parametrize("selection", ["gradient", "contrast"])
-def test_dense_selections_are_for_directions(evidence: Evidence, strategy: Strategy, selection: Selection):
+def test_dense_selections_are_for_directions(
+    evidence: EditEvidence, strategy: Strategy, selection: Selection
+):
     with pytest.raises(CalibrationError, match="one dense vector: use it with direction"):
         build_edit(strategy, selection, evidence)
 
 
 @pytest.mark.parametrize("selection", ["logistic", "fisher", "contrast"])
-def test_comparing_selections_need_speech(evidence: Evidence, selection: Selection):
+def test_comparing_selections_need_speech(evidence: EditEvidence, selection: Selection):
     windows = evidence.windows[:4]
     mute = evidence._replace(windows=windows, sample=sample_frames(evidence.sae, windows))
     with pytest.raises(CalibrationError, match="compares with speech"):

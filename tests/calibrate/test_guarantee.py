@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from tests.support.calibration_parts import window
 from tests.support.small_pack import small_pack
-from whisper_sae_steer.calibrate.gatefit import Gate, place_threshold
+from whisper_sae_steer.calibrate.gate import FeatureGate, place_levels
 from whisper_sae_steer.calibrate.guarantee import MAX_TOUCHED, Guarantee, keep_promise, touched
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.steering.cuts import PAD_FRAMES
 from whisper_sae_steer.steering.pack import Features
 
 METADATA = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata
-GATE = Gate(
+GATE = FeatureGate(
     Features(torch.zeros(1, dtype=torch.int64), torch.ones(1, 1), torch.zeros(1), torch.zeros(1)),
     torch.ones(1),
     torch.tensor(0.0),
@@ -31,11 +31,11 @@ def flat(level: float) -> NDArray[np.float32]:
     return np.full(1500, level, np.float32)
 
 
-def spoken(folder: Path, key: str, speech: slice = slice(100, 300), content: int = 400) -> Window:
+def spoken(folder: Path, key: str, speech: slice = slice(100, 300), content: int = 400) -> CalibrationWindow:
     return window(folder, key, torch.zeros(1500, 1), speech=speech, content=content)
 
 
-def promise(folder: Path, peaks: list[float]) -> tuple[Gate, Guarantee]:
+def promise(folder: Path, peaks: list[float]) -> tuple[FeatureGate, Guarantee]:
     windows = [spoken(folder, f"{i}") for i in range(len(peaks))]
     return keep_promise(GATE, METADATA, windows, {f"{i}": flat(peak) for i, peak in enumerate(peaks)})
 
@@ -76,7 +76,7 @@ def test_a_lowered_threshold_leaves_noise_and_speech_where_they_were(tmp_path: P
         window(tmp_path, "noise", frames + 2.0),
         window(tmp_path, "speech", frames + 6.0, speech=slice(0, 1500)),
     ]
-    again = place_threshold(gate, windows, gate.levels)
+    again = place_levels(gate, windows, gate.levels)
     assert again.levels == replace(METADATA.levels, gap_below=2.0)
 
 

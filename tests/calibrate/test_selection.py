@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from tests.support.calibration_parts import random_sae, window
 from tests.support.real_models import sample, weights
 from tests.support.small_pack import small_pack
-from whisper_sae_steer.calibrate.gatefit import (
-    Gate,
+from whisper_sae_steer.calibrate.gate import (
+    FeatureGate,
     fit_gate,
-    place_threshold,
+    place_levels,
     report_gate,
     window_scores,
     with_gate,
@@ -36,7 +36,7 @@ from whisper_sae_steer.calibrate.selection import (
     strongest,
     take_features,
 )
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.kernels import openness
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -167,10 +167,10 @@ def test_taken_features_on_frames_of_whisper():
     assert float((wanted > 0).float().mean()) > 0.02
 
 
-def coloured(folder: Path, count: int, sae_width: int = 16) -> list[Window]:
+def coloured(folder: Path, count: int, sae_width: int = 16) -> list[CalibrationWindow]:
     """Windows of random frames; those of speech are shifted along the first axis while it is heard."""
     generator = torch.Generator().manual_seed(2)
-    windows: list[Window] = []
+    windows: list[CalibrationWindow] = []
     for i in range(count):
         frames = torch.randn(1500, sae_width, generator=generator)
         frames[:, 0] -= 3
@@ -228,7 +228,7 @@ def test_a_gate_needs_both_kinds(tmp_path: Path, kind: str):
         report_gate(gate, one_kind, window_scores(gate, one_kind))
 
 
-FIRST_AXIS = Gate(
+FIRST_AXIS = FeatureGate(
     Features(torch.zeros(1, dtype=torch.int64), torch.tensor([[1.0, 0.0]]), torch.zeros(1), torch.zeros(1)),
     torch.ones(1),
     torch.tensor(0.0),
@@ -238,9 +238,9 @@ FIRST_AXIS = Gate(
 """scores a frame by its first number"""
 
 
-def scored(folder: Path, other: Sequence[float], speech: Sequence[float]) -> list[Window]:
+def scored(folder: Path, other: Sequence[float], speech: Sequence[float]) -> list[CalibrationWindow]:
     """Windows whose highest scores are these."""
-    windows: list[Window] = []
+    windows: list[CalibrationWindow] = []
     for i, score in enumerate([*other, *speech]):
         frames = torch.zeros(1500, 2)
         frames[700, 0] = score
@@ -250,7 +250,7 @@ def scored(folder: Path, other: Sequence[float], speech: Sequence[float]) -> lis
 
 def test_threshold_lies_in_the_gap(tmp_path: Path):
     windows = scored(tmp_path, np.linspace(0.5, 2, 12).tolist(), np.linspace(10, 20, 12).tolist())
-    gate = place_threshold(FIRST_AXIS, windows)
+    gate = place_levels(FIRST_AXIS, windows)
     fully_open = gate.levels.threshold - gate.levels.ramp
     assert 2 < fully_open < gate.levels.threshold < 10
     assert gate.levels.threshold == pytest.approx(6, abs=0.1)  # the middle
@@ -268,7 +268,7 @@ def test_few_recordings_widen_what_a_base_knew(
     """The base knows noise up to 5 and speech from 15 on: only what lies beyond that moves its ends."""
     windows = scored(tmp_path, np.linspace(*noise, 12).tolist(), np.linspace(voice, 40, 12).tolist())
     base = GateLevels.spaced(10.0, 2.5, gap_below=1.0)
-    gate = place_threshold(FIRST_AXIS, windows, base)
+    gate = place_levels(FIRST_AXIS, windows, base)
     assert gate.levels.gap_below == 1.0
     assert gate.levels.threshold == pytest.approx(threshold, abs=0.1)
     assert gate.levels.threshold - gate.levels.ramp == pytest.approx(fully_open, abs=0.1)
@@ -278,17 +278,19 @@ def test_few_recordings_widen_what_a_base_knew(
 def test_without_a_gap_speech_decides(tmp_path: Path, speech: tuple[float, float]):
     voices = np.linspace(*speech, 12)
     windows = scored(tmp_path, np.linspace(0.5, 4, 12).tolist(), voices.tolist())
-    gate = place_threshold(FIRST_AXIS, windows)
+    gate = place_levels(FIRST_AXIS, windows)
     assert gate.levels.ramp > 0
     assert gate.levels.threshold <= np.quantile(voices, 0.005) + 1e-6
     scores = torch.from_numpy(np.stack([*window_scores(gate, windows[12:]).values()]))
     assert not openness(scores, "window", gate.levels.threshold, gate.levels.ramp).flatten()[1:].any()
 
 
-def spans(folder: Path, shift: float, count: int = 30) -> tuple[list[Window], dict[str, NDArray[np.float32]]]:
+def spans(
+    folder: Path, shift: float, count: int = 30
+) -> tuple[list[CalibrationWindow], dict[str, NDArray[np.float32]]]:
     """Windows and their scores, speech ``shift`` above the rest."""
     rng = np.random.default_rng(0)
-    windows: list[Window] = []
+    windows: list[CalibrationWindow] = []
     scores: dict[str, NDArray[np.float32]] = {}
     for i in range(count):
         speech = slice(0, 1500) if i % 2 else None

@@ -16,10 +16,18 @@ from tests.support.real_models import OPEN, SHUT, sample, truth, vector_pack, we
 from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.calibrate.calibration import CalibrationReport, FeatureRow
-from whisper_sae_steer.calibrate.gatefit import GateReport
+from whisper_sae_steer.calibrate.gate import GateReport
 from whisper_sae_steer.calibrate.report import text_report, write_html
-from whisper_sae_steer.calibrate.strength import GRIDS, MARGIN, MAX_COST, Judge, Point, plain_model, with_unit
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.strength import (
+    GRIDS,
+    MAX_COST,
+    SAFETY_FACTOR,
+    AlphaPoint,
+    Judge,
+    plain_model,
+    with_unit,
+)
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.models.greedy import decode_windows
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -34,7 +42,7 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def windows(tmp_path_factory: pytest.TempPathFactory) -> list[Window]:
+def windows(tmp_path_factory: pytest.TempPathFactory) -> list[CalibrationWindow]:
     """Two synthetic sounds and the sample's sentence, through tiny.en."""
     folder = tmp_path_factory.mktemp("windows")
     audio = [one.audio for one in synthetic.generate(2, seed=3, seconds=(2, 3))]
@@ -45,7 +53,9 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> list[Window]:
     return [window(folder, f"noise{i}", frames[i]) for i in range(2)] + [voice]
 
 
-def test_unsteered_point_is_that_of_plain_decoding(model: Any, windows: list[Window], tmp_path: Path):
+def test_unsteered_point_is_that_of_plain_decoding(
+    model: Any, windows: list[CalibrationWindow], tmp_path: Path
+):
     judge = Judge(model, windows, tmp_path / "decoded.json")
     point = judge.point(vector_pack("tiny.en"), 0.0)
     view = ctranslate2.StorageView.from_array(torch.stack([w.frames() for w in windows]).numpy())
@@ -61,7 +71,7 @@ def test_unsteered_point_is_that_of_plain_decoding(model: Any, windows: list[Win
     assert (point.wer, point.wer_change) == (errors.rate, 0.0)
 
 
-def test_a_shut_gate_changes_nothing(model: Any, windows: list[Window], tmp_path: Path):
+def test_a_shut_gate_changes_nothing(model: Any, windows: list[CalibrationWindow], tmp_path: Path):
     judge = Judge(model, windows, tmp_path / "decoded.json")
     before = judge.point(vector_pack("tiny.en"), 0.0)
     judge.model = None  # nothing is decoded either
@@ -69,7 +79,9 @@ def test_a_shut_gate_changes_nothing(model: Any, windows: list[Window], tmp_path
     assert judge.point(shut, 1.0) == before._replace(alpha=1.0)
 
 
-def test_an_open_gate_is_measured_and_remembered(model: Any, windows: list[Window], tmp_path: Path):
+def test_an_open_gate_is_measured_and_remembered(
+    model: Any, windows: list[CalibrationWindow], tmp_path: Path
+):
     judge = Judge(model, windows, tmp_path / "decoded.json")
     pack = vector_pack("tiny.en", bias=OPEN, gate="window")
     before, after = judge.point(pack, 0.0), judge.point(pack, 1.0)
@@ -87,12 +99,14 @@ def test_an_open_gate_is_measured_and_remembered(model: Any, windows: list[Windo
         Judge(None, windows[:1], tmp_path / "decoded.json")
 
 
-def test_without_speech_no_word_error_is_claimed(model: Any, windows: list[Window], tmp_path: Path):
+def test_without_speech_no_word_error_is_claimed(
+    model: Any, windows: list[CalibrationWindow], tmp_path: Path
+):
     judge = Judge(model, windows[:1], tmp_path / "decoded.json")
     assert judge.point(vector_pack("tiny.en"), 0.0)[4:] == (None, None)
 
 
-def test_a_judge_needs_recordings_without_speech(windows: list[Window], tmp_path: Path):
+def test_a_judge_needs_recordings_without_speech(windows: list[CalibrationWindow], tmp_path: Path):
     with pytest.raises(CalibrationError, match="no non-speech recording is left to hold back"):
         Judge(None, windows[2:], tmp_path / "decoded.json")
 
@@ -120,13 +134,13 @@ class TableJudge(Judge):
     def __init__(self, text: dict[float, float], cost_from: float, speech: bool = True):
         self.text, self.cost_from, self.mute = text, cost_from, not speech
 
-    def point(self, pack: SteeringPack, alpha: float) -> Point:
+    def point(self, pack: SteeringPack, alpha: float) -> AlphaPoint:
         unit = pack.metadata.alpha_unit
         text = min(share for at, share in self.text.items() if at <= unit)
         cost = 0.0 if unit < self.cost_from else 2 * MAX_COST
         if self.mute:
-            return Point(alpha, text, text, 0.5, None, None)
-        return Point(alpha, text, text, 0.5, 0.05 + cost, cost)
+            return AlphaPoint(alpha, text, text, 0.5, None, None)
+        return AlphaPoint(alpha, text, text, 0.5, 0.05 + cost, cost)
 
 
 NORM = 20.0
@@ -137,9 +151,9 @@ FALLING = {0.0: 1.0, UNITS[1]: 0.5, UNITS[3]: 0.004, UNITS[5]: 0.0}
 @pytest.mark.parametrize(
     ("cost_from", "expected"),
     [
-        (1e9, MARGIN * UNITS[3]),  # the smallest within tolerance of the best, and the margin
-        (MARGIN * UNITS[3], UNITS[3]),  # the margin would cost
-        (UNITS[3], MARGIN * UNITS[1]),  # the best of what is cheap
+        (1e9, SAFETY_FACTOR * UNITS[3]),  # the smallest within tolerance of the best, and the margin
+        (SAFETY_FACTOR * UNITS[3], UNITS[3]),  # the margin would cost
+        (UNITS[3], SAFETY_FACTOR * UNITS[1]),  # the best of what is cheap
         (0.0, UNITS[0]),  # all cost: the weakest
     ],
 )
@@ -154,9 +168,9 @@ def test_best_unit_obeys_the_cost(cost_from: float, expected: float):
 
 def test_best_unit_without_speech_and_for_other_strategies():
     unit, _ = TableJudge(FALLING, 0.0, speech=False).best_unit(small_pack("direction"), NORM)
-    assert unit == pytest.approx(MARGIN * UNITS[3])
+    assert unit == pytest.approx(SAFETY_FACTOR * UNITS[3])
     unit, tried = TableJudge({0.0: 1.0, 2.0: 0.0}, 1e9).best_unit(small_pack("suppress"), NORM)
-    assert unit == MARGIN * 2.0
+    assert unit == SAFETY_FACTOR * 2.0
     assert tuple(one for one, _ in tried[:-1]) == GRIDS["suppress"]
 
 
@@ -168,7 +182,10 @@ def report() -> CalibrationReport:
         metrics={"definition": "held-back windows"},
         created_with="whisper-sae-steer 1.2.3",
     ).metadata
-    curve = (Point(0.0, 0.775, 0.25, 0.758, 0.0853, 0.0), Point(1.0, 0.125, 0.0312, 0.93, 0.0871, 0.0018))
+    curve = (
+        AlphaPoint(0.0, 0.775, 0.25, 0.758, 0.0853, 0.0),
+        AlphaPoint(1.0, 0.125, 0.0312, 0.93, 0.0871, 0.0018),
+    )
     rows = (
         FeatureRow(2718, "gate", 1.234, 0.666, 0.0123, "ra<in"),
         FeatureRow(31, "edit", -0.5, 0.1, 0.2, "x"),

@@ -19,7 +19,7 @@ from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.calibrate.windows import (
     MAX_WINDOWS,
     SHORT_SECONDS,
-    Window,
+    CalibrationWindow,
     encode,
     held_back,
     loudest,
@@ -176,11 +176,13 @@ class CountingEncoder:
         return torch.full((1, 1500, 4), float(audio[0][0]))
 
 
-def encoded(encoder: Any, nonspeech: Sequence[Clip], speech: Sequence[Clip], folder: Path) -> list[Window]:
+def encoded(
+    encoder: Any, nonspeech: Sequence[Clip], speech: Sequence[Clip], folder: Path
+) -> list[CalibrationWindow]:
     return encode(encoder, plan(nonspeech, speech, 2, 0), folder)
 
 
-def facts(windows: Sequence[Window]) -> list[tuple[object, ...]]:
+def facts(windows: Sequence[CalibrationWindow]) -> list[tuple[object, ...]]:
     return [(w.key, w.held_back, w.content, w.speech.tobytes(), w.frames()[0, 0].item()) for w in windows]
 
 

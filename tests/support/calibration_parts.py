@@ -13,7 +13,7 @@ from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.audio.writing import write_wav
-from whisper_sae_steer.calibrate.windows import Window, held_back
+from whisper_sae_steer.calibrate.windows import CalibrationWindow, held_back
 from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 
 
@@ -44,7 +44,7 @@ def window(
     speech: slice | None = None,
     source: str = "here",
     content: int = 1500,
-) -> Window:
+) -> CalibrationWindow:
     """A window of given frames [1500, d]; with ``speech`` one of a recording with speech there."""
     path = folder / f"{key.replace('/', '-')}.npz"
     heard = np.zeros(1500, dtype=bool)
@@ -52,7 +52,9 @@ def window(
         heard[speech] = True
     np.savez(path, frames=frames.numpy(), content=content, speech=heard)
     kind = "nonspeech" if speech is None else "speech"
-    return Window(key, clip(key, kind, source=source), speech is not None, "", False, content, heard, path)
+    return CalibrationWindow(
+        key, clip(key, kind, source=source), speech is not None, "", False, content, heard, path
+    )
 
 
 def random_sae(d_in: int = 16, d_sae: int = 48) -> SAE:

@@ -22,14 +22,14 @@ from ..sae.autoencoder import SAE
 from ..steering.doubt import stock_texts
 from ..steering.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
 from .attribution import SilenceObjective
-from .directions import Edit, Evidence, Selection, build_edit, check_choice, joined, spread
-from .gatefit import Gate, GateReport, fit_gate, report_gate, window_scores, with_gate
+from .directions import Edit, EditEvidence, Selection, build_edit, check_choice, joined, spread
+from .export_gate import fit_export_gate
+from .gate import FeatureGate, GateReport, fit_gate, report_gate, window_scores, with_gate
 from .guarantee import keep_promise
-from .pooled import fit_pooled
 from .risk import fit_calibrations
 from .selection import FrameSample, sample_frames, strongest, take_features
-from .strength import Judge, Point, plain_model, with_unit
-from .windows import Window, encode, plan, words_in_noise
+from .strength import AlphaPoint, Judge, plain_model, with_unit
+from .windows import CalibrationWindow, encode, plan, words_in_noise
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 SHOWN = 12
@@ -73,8 +73,8 @@ class CalibrationReport(NamedTuple):
     """What calibration gained and what it cost, on recordings it held back."""
 
     metadata: PackMetadata
-    curve: tuple[Point, ...]
-    search: tuple[tuple[float, Point], ...]
+    curve: tuple[AlphaPoint, ...]
+    search: tuple[tuple[float, AlphaPoint], ...]
     gate: GateReport | None
     features: tuple[FeatureRow, ...]
     no_speech_before: tuple[float, ...]
@@ -129,10 +129,10 @@ def calibrate(
     model = load_torch(weights)
     pooled = base.pooled if base else None
     if has_speech:
-        pooled = fit_pooled(model, windows + buried, config.seed, pooled)
+        pooled = fit_export_gate(model, windows + buried, config.seed, pooled)
     objective = SilenceObjective(model)
     tqdm.write("selecting features")
-    edit = build_edit(config.strategy, config.selection, Evidence(sae, objective, sample, fitted))
+    edit = build_edit(config.strategy, config.selection, EditEvidence(sae, objective, sample, fitted))
     unit = 0.0
     if base is not None and base.metadata.strategy == config.strategy == "direction":
         edit, unit = joined(edit, base), base.metadata.alpha_unit
@@ -202,10 +202,10 @@ def _gate(
     weights: Weights,
     sae: SAE,
     sample: FrameSample,
-    fitted: Sequence[Window],
+    fitted: Sequence[CalibrationWindow],
     config: CalibrationConfig,
     base: SteeringPack | None,
-) -> tuple[Gate, PackMetadata]:
+) -> tuple[FeatureGate, PackMetadata]:
     """A gate fitted on the recordings, or the base's where there is no speech to fit on."""
     metadata = PackMetadata(
         model=weights.name,
@@ -227,7 +227,7 @@ def _gate(
         gate = fit_gate(sae, sample, fitted, base)
         return gate, with_gate(metadata, gate)
     old = base.metadata
-    gate = Gate(base.gate, base.gate_weight, base.gate_bias, old.gate_smoothing, old.levels)
+    gate = FeatureGate(base.gate, base.gate_weight, base.gate_bias, old.gate_smoothing, old.levels)
     metadata = replace(
         with_gate(metadata, gate),
         speech_calibration=old.speech_calibration,
@@ -237,7 +237,7 @@ def _gate(
     return gate, metadata
 
 
-def _judged(held: Sequence[Window]) -> list[Window]:
+def _judged(held: Sequence[CalibrationWindow]) -> list[CalibrationWindow]:
     """Held-back windows to decode, an equal share of each source."""
     other = spread([w for w in held if not w.is_speech], JUDGED)
     return other + spread([w for w in held if w.is_speech], JUDGED)
@@ -245,8 +245,8 @@ def _judged(held: Sequence[Window]) -> list[Window]:
 
 def _documented(
     metadata: PackMetadata,
-    windows: Sequence[Window],
-    curve: Sequence[Point],
+    windows: Sequence[CalibrationWindow],
+    curve: Sequence[AlphaPoint],
     gate: GateReport | None,
     base: SteeringPack | None,
 ) -> PackMetadata:
@@ -272,7 +272,7 @@ def _documented(
 
 
 def _feature_rows(
-    sae: SAE, pack: SteeringPack, edit: Edit, windows: Sequence[Window]
+    sae: SAE, pack: SteeringPack, edit: Edit, windows: Sequence[CalibrationWindow]
 ) -> tuple[FeatureRow, ...]:
     """The strongest features of the gate and of the edit, and when they fire."""
     weights = {
@@ -299,7 +299,7 @@ def _feature_rows(
 
 @torch.no_grad()
 def _firing(
-    features: Features, windows: Sequence[Window]
+    features: Features, windows: Sequence[CalibrationWindow]
 ) -> tuple[torch.Tensor | None, torch.Tensor, list[str]]:
     """Share of frames on which features fire: on speech, if any, [F]; on each other source [S, F]; names."""
     fired: dict[str, list[torch.Tensor]] = {}

@@ -21,7 +21,7 @@ from .selection import (
     strongest,
     take_features,
 )
-from .windows import Window
+from .windows import CalibrationWindow
 
 Selection = Literal["attribution", "logistic", "fisher", "gradient", "contrast"]
 SELECTIONS: tuple[str, ...] = get_args(Selection)
@@ -43,15 +43,15 @@ class Edit(NamedTuple):
     """[F] numbers of the features whose decoder rows the directions are; empty for a dense vector"""
 
 
-class Evidence(NamedTuple):
+class EditEvidence(NamedTuple):
     """What edits are built from: the fitted part of the calibration windows."""
 
     sae: SAE
     objective: SilenceObjective
     sample: FrameSample
-    windows: Sequence[Window]
+    windows: Sequence[CalibrationWindow]
 
-    def without_speech(self, count: int) -> list[Window]:
+    def without_speech(self, count: int) -> list[CalibrationWindow]:
         """Windows without speech, an equal share of each source."""
         return spread([w for w in self.windows if not w.is_speech], count)
 
@@ -64,7 +64,7 @@ def check_choice(strategy: Strategy, selection: Selection, has_speech: bool) -> 
         raise CalibrationError(f"selection {selection!r} compares with speech: give --speech recordings")
 
 
-def build_edit(strategy: Strategy, selection: Selection, evidence: Evidence) -> Edit:
+def build_edit(strategy: Strategy, selection: Selection, evidence: EditEvidence) -> Edit:
     """The edit of a strategy with features chosen by ``selection``; errors as of check_choice."""
     check_choice(strategy, selection, bool(evidence.sample.is_speech.any()))
     if strategy == "direction":
@@ -87,7 +87,7 @@ def joined(edit: Edit, base: SteeringPack) -> Edit:
     return Edit(edit.features, directions, coefficients / length, edit.ids)
 
 
-def _direction(selection: Selection, evidence: Evidence) -> Edit:
+def _direction(selection: Selection, evidence: EditEvidence) -> Edit:
     """One static vector of length 1: a signed sum of decoder rows, or a dense baseline."""
     sae = evidence.sae
     none = np.zeros(0, dtype=np.intp)
@@ -112,7 +112,7 @@ def _direction(selection: Selection, evidence: Evidence) -> Edit:
     return Edit(nothing, directions, coefficients / length, ids)
 
 
-def _importance(selection: Selection, evidence: Evidence) -> NDArray[np.float64]:
+def _importance(selection: Selection, evidence: EditEvidence) -> NDArray[np.float64]:
     """Signed importance of every feature; positive ones are to be taken away."""
     if selection == "attribution":
         windows = evidence.without_speech(GRADIENT_WINDOWS)
@@ -122,7 +122,7 @@ def _importance(selection: Selection, evidence: Evidence) -> NDArray[np.float64]
     return fisher_importance(evidence.sample)
 
 
-def _contrast(evidence: Evidence) -> Tensor:
+def _contrast(evidence: EditEvidence) -> Tensor:
     """Mean frame without speech − mean frame of speech: [d]."""
     other = [w.frames()[: w.content].mean(0) for w in evidence.windows if not w.is_speech]
     speech = [
@@ -133,9 +133,9 @@ def _contrast(evidence: Evidence) -> Tensor:
     return torch.stack(other).mean(0) - torch.stack(speech).mean(0)
 
 
-def spread(windows: Sequence[Window], count: int) -> list[Window]:
+def spread(windows: Sequence[CalibrationWindow], count: int) -> list[CalibrationWindow]:
     """``count`` windows, one of each source in turn, in the order of their keys' file names."""
-    ranked: list[tuple[int, str, Window]] = []
+    ranked: list[tuple[int, str, CalibrationWindow]] = []
     seen: dict[str, int] = {}
     for window in sorted(windows, key=lambda w: w.path.name):
         turn = seen[window.source] = seen.get(window.source, -1) + 1

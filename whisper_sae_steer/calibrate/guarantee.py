@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..errors import CalibrationError
 from ..steering.cuts import cut_window
 from ..steering.pack import PackMetadata
-from .gatefit import Gate, with_gate
-from .windows import Window
+from .gate import FeatureGate, with_gate
+from .windows import CalibrationWindow
 
 MAX_TOUCHED = 0.001
 """share of a held-back recording's speech that may be touched, on average over recordings"""
@@ -29,8 +29,11 @@ class Guarantee(NamedTuple):
 
 
 def keep_promise(
-    gate: Gate, metadata: PackMetadata, windows: Sequence[Window], scores: Mapping[str, NDArray[np.float32]]
-) -> tuple[Gate, Guarantee]:
+    gate: FeatureGate,
+    metadata: PackMetadata,
+    windows: Sequence[CalibrationWindow],
+    scores: Mapping[str, NDArray[np.float32]],
+) -> tuple[FeatureGate, Guarantee]:
     """Lower the gate's threshold until at most MAX_TOUCHED is touched of held-back speech; tell the bound.
 
     Few recordings can't promise much. The gate must not have been fitted on these windows.
@@ -48,7 +51,7 @@ def keep_promise(
 
 
 def bound(
-    speech: Sequence[Window], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
+    speech: Sequence[CalibrationWindow], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
 ) -> Guarantee:
     """What a gate touches of windows with speech, and the bound (n r + 1) / (n + 1) for new recordings."""
     lost: dict[str, int] = defaultdict(int)
@@ -61,7 +64,7 @@ def bound(
     return Guarantee((len(spoken) * share + 1) / (len(spoken) + 1), share, len(spoken))
 
 
-def touched(window: Window, scores: NDArray[np.float32], metadata: PackMetadata) -> int:
+def touched(window: CalibrationWindow, scores: NDArray[np.float32], metadata: PackMetadata) -> int:
     """Speech frames of a window that an open gate edits, or that gap skipping leaves out."""
     if scores.max() < metadata.levels.threshold:
         return int(window.speech.sum())

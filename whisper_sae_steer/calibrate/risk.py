@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from ..errors import CalibrationError
-from .windows import Window
+from .windows import CalibrationWindow
 
 SPANS = 3
 """random spans a window"""
@@ -25,7 +25,7 @@ class Calibrations(NamedTuple):
 
 
 def fit_calibrations(
-    windows: Sequence[Window], scores: Mapping[str, NDArray[np.float32]], seed: int = 0
+    windows: Sequence[CalibrationWindow], scores: Mapping[str, NDArray[np.float32]], seed: int = 0
 ) -> Calibrations:
     """Logistic regressions on spans as long as segments, with and without speech in them.
 
@@ -52,7 +52,7 @@ def fit_calibrations(
     )
 
 
-def _spans(rng: np.random.Generator, window: Window) -> list[tuple[int, int]]:
+def _spans(rng: np.random.Generator, window: CalibrationWindow) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for _ in range(SPANS):
         length = min(int(rng.integers(*SPAN_FRAMES)), window.content)

@@ -21,7 +21,7 @@ from ..errors import CalibrationError
 from ..sae.autoencoder import SAE
 from ..steering.pack import Features
 from .attribution import SilenceObjective
-from .windows import Window
+from .windows import CalibrationWindow
 
 SPEECH_FRAMES = 16
 """as many as a short word has, so that long recordings don't outweigh short ones"""
@@ -48,7 +48,7 @@ class LinearModel(NamedTuple):
 
 
 @torch.no_grad()
-def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSample:
+def sample_frames(sae: SAE, windows: Sequence[CalibrationWindow], seed: int = 0) -> FrameSample:
     """SAE features of :func:`labelled_frames`. CalibrationError without any."""
     blocks: list[csr_matrix] = []
     labels: list[NDArray[np.bool_]] = []
@@ -60,7 +60,7 @@ def sample_frames(sae: SAE, windows: Sequence[Window], seed: int = 0) -> FrameSa
     return FrameSample(csr_matrix(vstack(blocks)), np.concatenate(labels))
 
 
-def labelled_frames(windows: Sequence[Window], seed: int = 0) -> Iterator[tuple[Tensor, bool]]:
+def labelled_frames(windows: Sequence[CalibrationWindow], seed: int = 0) -> Iterator[tuple[Tensor, bool]]:
     """A few frames [n, d] of every window: speech frames of speech, content and padding of the rest.
 
     Pauses of speech recordings are left out: they are neither.
@@ -133,7 +133,7 @@ def fisher_importance(sample: FrameSample) -> NDArray[np.float64]:
 
 
 def attribution_importance(
-    sae: SAE, objective: SilenceObjective, windows: Sequence[Window]
+    sae: SAE, objective: SilenceObjective, windows: Sequence[CalibrationWindow]
 ) -> NDArray[np.float64]:
     """Σ over frames of −a_f · ∂objective/∂a_f: how much each feature speaks against silence, [F]."""
     total = torch.zeros(sae.config.d_sae)

@@ -19,7 +19,7 @@ from ..models.greedy import RawWindow, decode_windows
 from ..reports import metrics
 from ..steering.operator import Steering
 from ..steering.pack import SteeringPack, pack_digest
-from .windows import Window
+from .windows import CalibrationWindow
 
 BATCH = 8
 NEW_TOKENS = 64
@@ -30,14 +30,15 @@ GRIDS = {
     "suppress": (0.5, 1.0, 2.0, 4.0, 8.0),
 }
 """units tried; `direction`'s are shares of the frames' mean norm"""
-MARGIN = 1.25
-"""what is added to the smallest unit that suffices here, for sounds not heard here"""
+SAFETY_FACTOR = 1.25
+"""times the smallest unit that suffices here, for sounds that are not among these"""
 TOLERANCE = 0.005
+"""of FPR_raw: units this close to the lowest one suffice"""
 MAX_COST = 0.005
 """change of the WER on held-back speech that a strength may cost"""
 
 
-class Point(NamedTuple):
+class AlphaPoint(NamedTuple):
     """Held-back figures at one α."""
 
     alpha: float
@@ -59,7 +60,7 @@ class Judge:
     What was decoded once is kept in the file ``memory``, so a search that was stopped goes on.
     """
 
-    def __init__(self, model: Any, windows: Sequence[Window], memory: Path):
+    def __init__(self, model: Any, windows: Sequence[CalibrationWindow], memory: Path):
         self.model = model
         self._memory = memory
         self._known: dict[str, Any] = json.loads(memory.read_text()) if memory.exists() else {}
@@ -72,10 +73,10 @@ class Judge:
             "unsteered", lambda: {w.key: raw for w, raw in self._decode(windows, None, 0.0)}
         )
 
-    def point(self, pack: SteeringPack, alpha: float) -> Point:
+    def point(self, pack: SteeringPack, alpha: float) -> AlphaPoint:
         """Figures of a pack at α."""
         key = f"{pack_digest(pack)} {alpha}" if alpha else "point 0"
-        return Point(*self._remembered(key, lambda: self._point(pack, alpha)))
+        return AlphaPoint(*self._remembered(key, lambda: self._point(pack, alpha)))
 
     def _remembered(self, key: str, compute: Callable[[], Any]) -> Any:
         key = f"{self._windows_key} {key}"
@@ -84,14 +85,14 @@ class Judge:
             write_text(self._memory, json.dumps(self._known))
         return self._known[key]
 
-    def _point(self, pack: SteeringPack, alpha: float) -> Point:
+    def _point(self, pack: SteeringPack, alpha: float) -> AlphaPoint:
         decoded = dict(self.unsteered)
         if alpha:
             touched = [w for w in [*self.other, *self.speech] if self._touched(pack, w)]
             decoded |= {w.key: raw for w, raw in self._decode(touched, pack, alpha)}
         raws = [decoded[w.key] for w in self.other]
         texts = [metrics.has_text(raw["text"]) for raw in raws]
-        return Point(
+        return AlphaPoint(
             alpha,
             float(np.mean(texts)),
             float(np.mean([t and metrics.kept(r) for t, r in zip(texts, raws, strict=True)])),
@@ -99,11 +100,11 @@ class Judge:
             *self._wer(decoded),
         )
 
-    def best_unit(self, pack: SteeringPack, norm: float) -> tuple[float, list[tuple[float, Point]]]:
+    def best_unit(self, pack: SteeringPack, norm: float) -> tuple[float, list[tuple[float, AlphaPoint]]]:
         """The unit that α = 1 stands for, and every unit tried.
 
         Of the units that cost at most 0.5 pp of WER, the smallest whose FPR_raw is within 0.5 pp of the
-        lowest, plus a margin where that costs nothing; the smallest unit if all cost more.
+        lowest, times SAFETY_FACTOR where that costs nothing; the smallest unit if all cost more.
         """
         strategy = pack.metadata.strategy
         scale = norm if strategy == "direction" else 1.0
@@ -111,16 +112,16 @@ class Judge:
         cheap = [(unit, point) for unit, point in tried if (point.wer_change or 0.0) <= MAX_COST]
         lowest = min((point.fpr_raw for _, point in cheap), default=0.0)
         unit = next((u for u, point in cheap if point.fpr_raw <= lowest + TOLERANCE), tried[0][0])
-        stronger = self.point(with_unit(pack, MARGIN * unit), 1.0)
-        tried.append((MARGIN * unit, stronger))
-        return (MARGIN * unit if (stronger.wer_change or 0.0) <= MAX_COST else unit), tried
+        stronger = self.point(with_unit(pack, SAFETY_FACTOR * unit), 1.0)
+        tried.append((SAFETY_FACTOR * unit, stronger))
+        return (SAFETY_FACTOR * unit if (stronger.wer_change or 0.0) <= MAX_COST else unit), tried
 
     def no_speech(self, pack: SteeringPack) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """no_speech_prob of the windows without speech, before and after steering at α = 1."""
         after = [raw["no_speech_prob"] for _, raw in self._decode(self.other, pack, 1.0)]
         return tuple(self.unsteered[w.key]["no_speech_prob"] for w in self.other), tuple(after)
 
-    def _touched(self, pack: SteeringPack, window: Window) -> bool:
+    def _touched(self, pack: SteeringPack, window: CalibrationWindow) -> bool:
         if pack.metadata.gate == "none":
             return True
         scores = Steering(pack).scores(window.frames()[None])
@@ -128,10 +129,10 @@ class Judge:
         return float(low) < pack.metadata.levels.threshold
 
     def _decode(
-        self, windows: Sequence[Window], pack: SteeringPack | None, alpha: float
-    ) -> list[tuple[Window, RawWindow]]:
+        self, windows: Sequence[CalibrationWindow], pack: SteeringPack | None, alpha: float
+    ) -> list[tuple[CalibrationWindow, RawWindow]]:
         steering = Steering(pack) if pack else None
-        decoded: list[tuple[Window, RawWindow]] = []
+        decoded: list[tuple[CalibrationWindow, RawWindow]] = []
         for start in range(0, len(windows), BATCH):
             batch = windows[start : start + BATCH]
             frames = torch.stack([w.frames() for w in batch])
@@ -155,7 +156,7 @@ class Judge:
         )
         return now.rate, now.rate - before.rate
 
-    def _errors(self, window: Window, text: str) -> metrics.WordErrors | None:
+    def _errors(self, window: CalibrationWindow, text: str) -> metrics.WordErrors | None:
         reference = window.reference or self.unsteered[window.key]["text"]
         return metrics.word_errors(reference, text, window.language or "en")
 

@@ -42,7 +42,7 @@ VAD_SAMPLES = 512
 VAD_THRESHOLD = 0.6
 
 
-class Recipe(NamedTuple):
+class WindowRecipe(NamedTuple):
     """How one window's audio is made; a pure function of its clips."""
 
     key: str
@@ -61,7 +61,7 @@ class Recipe(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Window:
+class CalibrationWindow:
     """An encoded window. ``frames()`` reads its activations from disk."""
 
     key: str
@@ -96,14 +96,14 @@ def held_back(group: str) -> bool:
     return int(digest[:8], 16) / 2**32 < HELD_BACK_SHARE
 
 
-def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed: int) -> list[Recipe]:
+def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed: int) -> list[WindowRecipe]:
     """Every window to encode: clips, a short piece and a noisy copy of each speech clip, synthetic sounds.
 
     Noise is mixed in from the same part (fitted or held back) as the speech.
     """
     rng, lengths = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     recipes = [
-        Recipe(f"{clip.key}@{start}", clip, start)
+        WindowRecipe(f"{clip.key}@{start}", clip, start)
         for clip in [*nonspeech, *speech]
         for start in _starts(clip)
     ]
@@ -111,24 +111,24 @@ def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed
         if noise := _noise(rng, nonspeech, clip):
             snr, gain = float(rng.choice(SNRS)), float(rng.choice(GAINS))
             key = f"{clip.key}+{noise.key}@{snr:g}dB{gain:+g}dB"
-            recipes.append(Recipe(key, clip, 0, noise, snr, gain))
+            recipes.append(WindowRecipe(key, clip, 0, noise, snr, gain))
         short = round(float(lengths.uniform(*SHORT_SECONDS)), 2)
-        recipes.append(Recipe(f"{clip.key}~{short}s", clip, short=short))
+        recipes.append(WindowRecipe(f"{clip.key}~{short}s", clip, short=short))
     for made in generate(synthetic, seed):
-        recipes.append(Recipe(f"synthetic/{made.name}", None, synthetic=made.audio))
+        recipes.append(WindowRecipe(f"synthetic/{made.name}", None, synthetic=made.audio))
     return recipes
 
 
-def words_in_noise(nonspeech: Sequence[Clip], speech: Sequence[Clip], seed: int) -> list[Recipe]:
+def words_in_noise(nonspeech: Sequence[Clip], speech: Sequence[Clip], seed: int) -> list[WindowRecipe]:
     """A short piece of each speech clip somewhere in 30 s of noise."""
     rng = np.random.default_rng([seed, 2])
-    recipes: list[Recipe] = []
+    recipes: list[WindowRecipe] = []
     for clip in speech:
         if noise := _noise(rng, nonspeech, clip):
             short, snr = round(float(rng.uniform(*SHORT_SECONDS)), 2), float(rng.choice(WORD_SNRS))
             at = int(rng.integers(WINDOW_SAMPLES - int(short * SAMPLE_RATE)))
             key = f"{clip.key}~{short}s@{at}+{noise.key}@{snr:g}dB"
-            recipes.append(Recipe(key, clip, noise=noise, snr=snr, short=short, at=at))
+            recipes.append(WindowRecipe(key, clip, noise=noise, snr=snr, short=short, at=at))
     return recipes
 
 
@@ -138,11 +138,11 @@ def _noise(rng: np.random.Generator, nonspeech: Sequence[Clip], clip: Clip) -> C
     return noises[int(rng.integers(len(noises)))] if noises else None
 
 
-def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> list[Window]:
+def encode(encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path) -> list[CalibrationWindow]:
     """Encode what ``folder`` doesn't hold yet. Clips that can't be read are skipped with a line."""
     folder.mkdir(parents=True, exist_ok=True)
     vad = get_vad_model()
-    windows: list[Window] = []
+    windows: list[CalibrationWindow] = []
     for recipe in tqdm(recipes, desc="encode", unit="window"):
         path = folder / f"{hashlib.sha256(recipe.key.encode()).hexdigest()[:24]}.npz"
         if not path.exists():
@@ -161,7 +161,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> l
         saved = np.load(path)
         clip = recipe.clip
         windows.append(
-            Window(
+            CalibrationWindow(
                 key=recipe.key,
                 clip=clip,
                 is_speech=clip is not None and clip.kind == "speech",
@@ -183,7 +183,7 @@ def _starts(clip: Clip) -> Iterator[int]:
         yield index * WINDOW_SAMPLES
 
 
-def _audio(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+def _audio(recipe: WindowRecipe) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """A window's audio, and its clean speech if it has any."""
     if recipe.synthetic is not None or recipe.clip is None:
         assert recipe.synthetic is not None

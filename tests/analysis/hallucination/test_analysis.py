@@ -45,7 +45,7 @@ from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import generate
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.calibrate.attribution import path_gradient
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import AnalysisError
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.reports import metrics
@@ -62,11 +62,11 @@ def decoders() -> Decoders:
 
 
 @pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Window]]:
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[CalibrationWindow]]:
     """The sample of speech and a noise, at both taps."""
     folder = tmp_path_factory.mktemp("windows")
     noise = next(generate(1, seed=3, seconds=(3, 4))).audio
-    windows: dict[str, list[Window]] = {}
+    windows: dict[str, list[CalibrationWindow]] = {}
     for tap in ("encoder_output", "block.1"):
         encoder = WindowEncoder(weights(NAME), tap, threads=1)
         windows[tap] = []
@@ -74,7 +74,9 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Window]]
             path = folder / f"{tap}-{name}.npz"
             np.savez(path, frames=encoder([audio])[0].numpy())
             windows[tap].append(
-                Window(name, None, name == "speech", "", False, 100, np.zeros(1500, dtype=bool), path)
+                CalibrationWindow(
+                    name, None, name == "speech", "", False, 100, np.zeros(1500, dtype=bool), path
+                )
             )
     return windows
 
@@ -88,7 +90,7 @@ def sae_at(tap: str = "encoder_output") -> SAE:
     return sae
 
 
-def test_readings_are_whispers_own(decoders: Decoders, encoded: dict[str, list[Window]]):
+def test_readings_are_whispers_own(decoders: Decoders, encoded: dict[str, list[CalibrationWindow]]):
     frames = torch.stack([window.frames() for window in encoded["encoder_output"]])
     readings = decoders["encoder_output"](frames, ["en", "en"])
     model = decoders["encoder_output"].objective.model
@@ -114,7 +116,9 @@ def test_readings_are_whispers_own(decoders: Decoders, encoded: dict[str, list[W
 
 
 @pytest.mark.parametrize("tap", ["encoder_output", "block.1"])
-def test_one_feature_is_taken_out_or_added(tap: str, decoders: Decoders, encoded: dict[str, list[Window]]):
+def test_one_feature_is_taken_out_or_added(
+    tap: str, decoders: Decoders, encoded: dict[str, list[CalibrationWindow]]
+):
     seen: list[Tensor] = []
 
     class Recording(TapDecoder):
@@ -142,7 +146,9 @@ def test_one_feature_is_taken_out_or_added(tap: str, decoders: Decoders, encoded
     torch.testing.assert_close(seen[1], frames + 2.5 * sae.W_dec[0])
 
 
-def test_what_the_decoder_listens_to_ends_the_text(decoders: Decoders, encoded: dict[str, list[Window]]):
+def test_what_the_decoder_listens_to_ends_the_text(
+    decoders: Decoders, encoded: dict[str, list[CalibrationWindow]]
+):
     decoder, noise = decoders["encoder_output"], encoded["encoder_output"][1:]
     direction = path_gradient(decoder.objective, [noise[0].frames()], 5.0, steps=2)
     sae = sae_at()

@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu
 from tqdm import tqdm
 
 from ...calibrate.selection import strongest
-from ...calibrate.windows import Window
+from ...calibrate.windows import CalibrationWindow
 from ...errors import AnalysisError
 from ...models.taps import WindowEncoder
 from ...models.weights import Weights, resolve
@@ -123,8 +123,8 @@ class DecoderAndWindows(NamedTuple):
     """What the decoder is needed for."""
 
     decoder: TapDecoder
-    nonspeech: list[Window]
-    speech: list[Window]
+    nonspeech: list[CalibrationWindow]
+    speech: list[CalibrationWindow]
 
 
 def measure(
@@ -263,7 +263,7 @@ def _readings(journal: Journal, name: str, read: Callable[[], list[Reading]]) ->
     return [Reading(*reading) for reading in journal[name]]
 
 
-def _read(decoder: TapDecoder, windows: Sequence[Window]) -> list[Reading]:
+def _read(decoder: TapDecoder, windows: Sequence[CalibrationWindow]) -> list[Reading]:
     return [decoder(window.frames()[None], [language_of(window)])[0] for window in windows]
 
 

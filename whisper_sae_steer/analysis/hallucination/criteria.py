@@ -21,12 +21,11 @@ from ...calibrate.selection import (
     logistic_importance,
     strongest,
 )
-from ...calibrate.windows import Recipe, Window, encode
+from ...calibrate.windows import CalibrationWindow, WindowRecipe, encode
 from ...errors import AnalysisError
 from ...models.taps import WindowEncoder
 from ...sae.autoencoder import SAE
-from ..store.activations import ActivationStore
-from ..store.activations import Window as StoredWindow
+from ..store.activations import ActivationStore, Window
 from ..store.common_frames import common_frames
 from ..store.overlap import SAME_IOU, firing, iou
 
@@ -76,7 +75,9 @@ class ComparedSAE(NamedTuple):
     importances: Importances
 
 
-def choose_windows(store: ActivationStore, speech: bool, count: int, seconds: float = 1.0) -> list[Recipe]:
+def choose_windows(
+    store: ActivationStore, speech: bool, count: int, seconds: float = 1.0
+) -> list[WindowRecipe]:
     """Windows with or without speech, one of each recording or speaker in turn, as recipes to encode."""
     found: dict[str, Clip] = {}
     starts: dict[str, int] = {}
@@ -85,10 +86,10 @@ def choose_windows(store: ActivationStore, speech: bool, count: int, seconds: fl
             key = f"{window.clip}@{window.start:g}"
             found[key] = _clip(window, key)
             starts[key] = round(window.start * SAMPLE_RATE)
-    return [Recipe(clip.key, clip, starts[clip.key]) for clip in spread(list(found.values()))[:count]]
+    return [WindowRecipe(clip.key, clip, starts[clip.key]) for clip in spread(list(found.values()))[:count]]
 
 
-def _clip(window: StoredWindow, key: str) -> Clip:
+def _clip(window: Window, key: str) -> Clip:
     return Clip(
         path=Path(window.path),
         key=key,
@@ -102,7 +103,9 @@ def _clip(window: StoredWindow, key: str) -> Clip:
     )
 
 
-def encode_windows(encoder: WindowEncoder, recipes: Sequence[Recipe], folder: Path) -> list[Window]:
+def encode_windows(
+    encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path
+) -> list[CalibrationWindow]:
     """Encode windows whole, padding and all, as the decoder reads them. AnalysisError if none without speech
     can be read.
     """
@@ -117,7 +120,7 @@ def importances(
     features: csr_matrix,
     sae: SAE,
     objective: SilenceObjective,
-    nonspeech: Sequence[Window],
+    nonspeech: Sequence[CalibrationWindow],
     seed: int = 0,
 ) -> Importances:
     """Of each criterion, [F]: frames of the whole store, and attribution through the decoder on windows.

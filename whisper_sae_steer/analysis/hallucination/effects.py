@@ -15,7 +15,7 @@ from torch import Tensor
 from whisper.model import Whisper
 
 from ...calibrate.attribution import SilenceObjective
-from ...calibrate.windows import Window
+from ...calibrate.windows import CalibrationWindow
 from ...errors import AnalysisError
 from ...models.convert import load_torch
 from ...models.greedy import decode_windows
@@ -125,7 +125,9 @@ class FeatureEdits:
     decoded again when it is removed.
     """
 
-    def __init__(self, decoder: TapDecoder, sae: SAE, windows: Sequence[Window], before: Sequence[Reading]):
+    def __init__(
+        self, decoder: TapDecoder, sae: SAE, windows: Sequence[CalibrationWindow], before: Sequence[Reading]
+    ):
         self._decoder, self._sae, self.windows, self.before = decoder, sae, windows, list(before)
 
     @torch.no_grad()
@@ -160,7 +162,7 @@ class FeatureEdits:
         return self._decoder(torch.stack(list(edited)), [language_of(self.windows[i]) for i in places])
 
 
-def language_of(window: Window) -> str:
+def language_of(window: CalibrationWindow) -> str:
     """To decode it in; English where nobody speaks."""
     return window.language or "en"
 

@@ -14,7 +14,7 @@ from ..kernels import smooth
 from ..sae.autoencoder import SAE
 from ..steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 from .selection import FrameSample, LinearModel, fit_logistic, logistic_importance, strongest, take_features
-from .windows import Window
+from .windows import CalibrationWindow
 
 GATE_FEATURES = 160
 NEW_FEATURES = 40
@@ -23,7 +23,7 @@ SMOOTHING = 11
 """frames (0.22 s): short enough for a one-word utterance, long enough to forget a click"""
 
 
-class Gate(NamedTuple):
+class FeatureGate(NamedTuple):
     """A fitted gate."""
 
     features: Features
@@ -47,8 +47,8 @@ class GateReport(NamedTuple):
 
 
 def fit_gate(
-    sae: SAE, sample: FrameSample, windows: Sequence[Window], base: SteeringPack | None = None
-) -> Gate:
+    sae: SAE, sample: FrameSample, windows: Sequence[CalibrationWindow], base: SteeringPack | None = None
+) -> FeatureGate:
     """Choose features by |β|, refit on those, and place the threshold on the fitted windows.
 
     On a ``base`` its score is corrected by what these recordings ask for: with its features and a few more,
@@ -63,14 +63,14 @@ def fit_gate(
     else:
         ids, start = _extended(base, sae, importance)
         model = fit_logistic(sample, ids, start)
-    gate = Gate(
+    gate = FeatureGate(
         take_features(sae, ids),
         torch.from_numpy(model.weight).float(),
         torch.tensor(model.bias).float(),
         SMOOTHING,
         GateLevels(),
     )
-    return place_threshold(gate, windows, base.metadata.levels if base else None)
+    return place_levels(gate, windows, base.metadata.levels if base else None)
 
 
 def _extended(
@@ -88,7 +88,9 @@ def _extended(
     return np.concatenate([old, new]), LinearModel(weight, float(base.gate_bias))
 
 
-def place_threshold(gate: Gate, windows: Sequence[Window], base: GateLevels | None = None) -> Gate:
+def place_levels(
+    gate: FeatureGate, windows: Sequence[CalibrationWindow], base: GateLevels | None = None
+) -> FeatureGate:
     """Place the ramp in the gap between the highest non-speech and the quietest speech.
 
     Quantiles of 0.5% stand for these two, so that one mislabelled recording, a voice in a street scene,
@@ -113,7 +115,7 @@ def place_threshold(gate: Gate, windows: Sequence[Window], base: GateLevels | No
 
 
 @torch.no_grad()
-def window_scores(gate: Gate, windows: Sequence[Window]) -> dict[str, NDArray[np.float32]]:
+def window_scores(gate: FeatureGate, windows: Sequence[CalibrationWindow]) -> dict[str, NDArray[np.float32]]:
     """Smoothed speech scores [1500] of each window, by key."""
     scores: dict[str, NDArray[np.float32]] = {}
     for window in windows:
@@ -123,7 +125,7 @@ def window_scores(gate: Gate, windows: Sequence[Window]) -> dict[str, NDArray[np
 
 
 def report_gate(
-    gate: Gate, windows: Sequence[Window], scores: Mapping[str, NDArray[np.float32]]
+    gate: FeatureGate, windows: Sequence[CalibrationWindow], scores: Mapping[str, NDArray[np.float32]]
 ) -> GateReport:
     """Measure a gate on held-back windows."""
     speech = np.array([scores[w.key].max() for w in windows if w.is_speech and w.speech.any()])
@@ -140,6 +142,6 @@ def report_gate(
     )
 
 
-def with_gate(metadata: PackMetadata, gate: Gate) -> PackMetadata:
+def with_gate(metadata: PackMetadata, gate: FeatureGate) -> PackMetadata:
     """The pack's metadata with this gate's numbers."""
     return replace(metadata, gate_smoothing=gate.smoothing, levels=gate.levels)

@@ -1,7 +1,8 @@
-"""Fitting the pooled gate: what exported weights, which can hold no SAE rows, know of speech.
+"""Fitting the gate of exported weights, which can hold no SAE rows.
 
-A logistic regression on frames gives the key, and what a window's pooled frames are worth is fitted so that
-speech comes to 0, with as little spread as there can be, and everything else to −1 or less.
+A logistic regression on frames gives the keys by which a window's frames are pooled. What the pooled frames
+say, the speech evidence, is fitted such that speech comes to 0, with as little spread as there can be, and
+everything else to −1 or less.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,9 @@ from whisper import Whisper
 
 from ..audio.units import WINDOW_FRAMES
 from ..errors import CalibrationError
-from ..steering.pack import PooledGate
+from ..steering.pack import ExportGate
 from .selection import labelled_frames
-from .windows import Window
+from .windows import CalibrationWindow
 
 SHARPNESS = (0.35, 0.7)
 """of each head, times the frames' logit of speech: blunter ones hear how much is said, sharper ones a word"""
@@ -30,9 +31,9 @@ QUIET_FRAMES = 40
 """of each window, padding and all, in which there must be a quiet direction"""
 
 
-def fit_pooled(
-    model: Whisper, windows: Sequence[Window], seed: int = 0, base: PooledGate | None = None
-) -> PooledGate:
+def fit_export_gate(
+    model: Whisper, windows: Sequence[CalibrationWindow], seed: int = 0, base: ExportGate | None = None
+) -> ExportGate:
     """Fit on all ``windows``; place the ramp where fits to other recordings put speech and noise.
 
     Speech may come down a third of the way to noise, both taken at their 0.5% quantiles, before the edit
@@ -40,7 +41,7 @@ def fit_pooled(
     corrected as far as the recordings ask for, and its speech and noise count for the ramp.
     CalibrationError unless there are two recordings of speech and two of other sounds.
     """
-    windows = [w for w in windows if w.speech.any() or not w.is_speech]  # speech must be heard somewhere
+    windows = [w for w in windows if w.speech.any() or not w.is_speech]  # there must be speech somewhere
     is_speech = np.array([w.is_speech for w in windows])
     folds = _folds(windows)
     if len({*folds[is_speech]}) < 2 or len({*folds[~is_speech]}) < 2:
@@ -50,7 +51,7 @@ def fit_pooled(
     unseen = np.empty(len(windows))
     for fold in set(folds):
         others = folds != fold
-        unseen[~others] = _worth(pooled[~others], _fit_value(pooled[others], is_speech[others], start))
+        unseen[~others] = _evidence(pooled[~others], _fit_value(pooled[others], is_speech[others], start))
     low, high = np.quantile(unseen[is_speech], 0.005), np.quantile(unseen[~is_speech], 0.995)
     if base is not None:
         step = float(base.full - base.shut)  # a sixth of its way from speech to noise
@@ -65,12 +66,12 @@ def fit_pooled(
     )
 
 
-def worth(gate: PooledGate, windows: Sequence[Window]) -> NDArray[np.float64]:
-    """What windows are worth [N]: about 0 with speech, −1 or less without."""
-    return _worth(_pooled(windows, gate), _value(gate))
+def speech_evidence(gate: ExportGate, windows: Sequence[CalibrationWindow]) -> NDArray[np.float64]:
+    """The speech evidence of windows [N]: about 0 with speech, −1 or less without."""
+    return _evidence(_pooled(windows, gate), _value(gate))
 
 
-def _folds(windows: Sequence[Window]) -> NDArray[np.int64]:
+def _folds(windows: Sequence[CalibrationWindow]) -> NDArray[np.int64]:
     """The fold of each window's recording [N]; recordings of either kind are dealt out one by one."""
     names = [(w.is_speech, w.clip.group if w.clip else w.key) for w in windows]
     place: dict[tuple[bool, str], int] = {}
@@ -79,8 +80,8 @@ def _folds(windows: Sequence[Window]) -> NDArray[np.int64]:
     return np.array([place[name] for name in names])
 
 
-def _without_value(model: Whisper, windows: Sequence[Window], seed: int) -> PooledGate:
-    """The gate's keys, scales and quiet directions; what pooled frames are worth is still to be fitted."""
+def _without_value(model: Whisper, windows: Sequence[CalibrationWindow], seed: int) -> ExportGate:
+    """The gate's keys, scales and quiet directions; its values are still to be fitted."""
     blocks, labels = zip(*labelled_frames(windows, seed), strict=True)
     frames = torch.cat(blocks)
     is_speech = np.repeat(labels, [len(block) for block in blocks])
@@ -88,7 +89,7 @@ def _without_value(model: Whisper, windows: Sequence[Window], seed: int) -> Pool
     logistic = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced")
     logistic.fit(((frames - centre) / scale).numpy(), is_speech)
     key = torch.tensor(SHARPNESS)[:, None] * torch.from_numpy(logistic.coef_).float()
-    return PooledGate(
+    return ExportGate(
         centre,
         scale,
         key,
@@ -101,7 +102,7 @@ def _without_value(model: Whisper, windows: Sequence[Window], seed: int) -> Pool
 
 
 @torch.no_grad()
-def _pooled(windows: Sequence[Window], gate: PooledGate) -> NDArray[np.float64]:
+def _pooled(windows: Sequence[CalibrationWindow], gate: ExportGate) -> NDArray[np.float64]:
     """What each head pools from windows, one after the other: [N, H·d]."""
     rows: list[Tensor] = []
     for window in windows:
@@ -110,11 +111,11 @@ def _pooled(windows: Sequence[Window], gate: PooledGate) -> NDArray[np.float64]:
     return torch.stack(rows).double().numpy()
 
 
-def _value(gate: PooledGate) -> NDArray[np.float64]:
+def _value(gate: ExportGate) -> NDArray[np.float64]:
     return np.r_[gate.value.flatten().double().numpy(), float(gate.offset)]
 
 
-def _worth(pooled: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
+def _evidence(pooled: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
     return pooled @ value[:-1] + value[-1]
 
 
@@ -129,8 +130,8 @@ def _fit_value(
     weight = np.where(is_speech, 1 / is_speech.mean(), 1 / (~is_speech).mean()) / len(rows)
 
     def loss(value: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        worth = _worth(pooled, value)
-        miss = np.where(is_speech, worth, np.maximum(worth + 1, 0))
+        evidence = _evidence(pooled, value)
+        miss = np.where(is_speech, evidence, np.maximum(evidence + 1, 0))
         ridge = np.r_[value[:-1] - start[:-1], 0.0]
         return (
             float(weight @ miss**2 + RIDGE * ridge @ ridge),
@@ -140,7 +141,7 @@ def _fit_value(
     return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x
 
 
-def _anywhere(windows: Sequence[Window], seed: int) -> Iterator[Tensor]:
+def _anywhere(windows: Sequence[CalibrationWindow], seed: int) -> Iterator[Tensor]:
     """Frames from other places in each window: padding is the same everywhere, but not at every place."""
     rng = np.random.default_rng(seed)
     for window in windows:

@@ -1,4 +1,4 @@
-"""The pooled gate: fitted on frames with a known direction of speech, judged on other recordings."""
+"""The gate of exports: fitted on frames with a known direction of speech, judged on other recordings."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.support.calibration_parts import window
 from tests.support.small_whisper import small_whisper
-from whisper_sae_steer.calibrate.pooled import FOLDS, SHARPNESS, _folds, fit_pooled, worth
-from whisper_sae_steer.calibrate.windows import Window
+from whisper_sae_steer.calibrate.export_gate import FOLDS, SHARPNESS, _folds, fit_export_gate, speech_evidence
+from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 
 WIDTH = 16
@@ -29,9 +29,9 @@ def frames(seed: int, speech: slice | None) -> Tensor:
     return made
 
 
-def recordings(folder: Path, spoken: int, other: int, seed: int = 0) -> list[Window]:
+def recordings(folder: Path, spoken: int, other: int, seed: int = 0) -> list[CalibrationWindow]:
     rng = np.random.default_rng(seed)
-    windows: list[Window] = []
+    windows: list[CalibrationWindow] = []
     for i in range(spoken):
         start = int(rng.integers(0, 600))
         part = slice(start, start + int(rng.integers(300, 900)))
@@ -41,12 +41,12 @@ def recordings(folder: Path, spoken: int, other: int, seed: int = 0) -> list[Win
     return windows
 
 
-def test_speech_of_others_is_worth_nothing_and_noise_is_below_the_ramp(tmp_path: Path):
-    gate = fit_pooled(MODEL, recordings(tmp_path, 24, 24))
+def test_speech_of_others_comes_to_nothing_and_noise_is_below_the_ramp(tmp_path: Path):
+    gate = fit_export_gate(MODEL, recordings(tmp_path, 24, 24))
     assert gate.key.shape == gate.value.shape == (len(SHARPNESS), WIDTH)
     assert -1 < gate.full < gate.shut < 0
     unseen = recordings(tmp_path, 12, 12, seed=1)
-    found = worth(gate, unseen)
+    found = speech_evidence(gate, unseen)
     assert (found[:12] > float(gate.shut)).all()
     assert (found[12:] < float(gate.full)).all()
     z = (unseen[0].frames() - gate.centre) / gate.scale
@@ -60,17 +60,17 @@ def test_speech_of_others_is_worth_nothing_and_noise_is_below_the_ramp(tmp_path:
 def test_the_ramp_is_placed_by_recordings_that_a_fit_has_not_seen(tmp_path: Path):
     """One voice is nothing like the others: a fit that knew it would bring it to 0 and see no risk."""
     windows = recordings(tmp_path, 24, 24)
-    usual = fit_pooled(MODEL, windows)
+    usual = fit_export_gate(MODEL, windows)
     odd = window(tmp_path, "odd", frames(7, None) - 1.5 * torch.eye(WIDTH)[1], speech=slice(0, 400))
-    careful = fit_pooled(MODEL, [*windows, odd])
+    careful = fit_export_gate(MODEL, [*windows, odd])
     assert careful.shut < usual.shut - 0.05
 
 
 def test_where_speech_and_noise_overlap_speech_is_kept(tmp_path: Path):
     windows = recordings(tmp_path, 8, 8)
     mislabelled = [window(tmp_path, f"odd{i}", frames(i, None), speech=slice(0, 400)) for i in range(4)]
-    gate = fit_pooled(MODEL, [*windows, *mislabelled])
-    assert gate.full < gate.shut < float(np.median(worth(gate, mislabelled)))
+    gate = fit_export_gate(MODEL, [*windows, *mislabelled])
+    assert gate.full < gate.shut < float(np.median(speech_evidence(gate, mislabelled)))
 
 
 def test_a_recordings_windows_stay_in_one_fold(tmp_path: Path):
@@ -82,8 +82,8 @@ def test_a_recordings_windows_stay_in_one_fold(tmp_path: Path):
 
 
 def test_a_base_is_corrected(tmp_path: Path):
-    base = fit_pooled(MODEL, recordings(tmp_path, 24, 24))
-    gate = fit_pooled(MODEL, recordings(tmp_path, 3, 3, seed=2), base=base)
+    base = fit_export_gate(MODEL, recordings(tmp_path, 24, 24))
+    gate = fit_export_gate(MODEL, recordings(tmp_path, 3, 3, seed=2), base=base)
     for name in ("centre", "scale", "key", "spare"):
         assert torch.equal(getattr(gate, name), getattr(base, name))
     assert not torch.equal(gate.value, base.value)
@@ -93,8 +93,8 @@ def test_a_base_is_corrected(tmp_path: Path):
 def test_one_recording_of_a_kind_is_too_few(tmp_path: Path):
     for spoken, other in ((1, 5), (5, 1)):
         with pytest.raises(CalibrationError, match="two with speech and two without"):
-            fit_pooled(MODEL, recordings(tmp_path, spoken, other))
+            fit_export_gate(MODEL, recordings(tmp_path, spoken, other))
     unheard = [window(tmp_path, f"mute{i}", frames(i, None), speech=slice(0, 0)) for i in range(3)]
     unheard += recordings(tmp_path, 0, 5)
     with pytest.raises(CalibrationError, match="two with speech and two without"):
-        fit_pooled(MODEL, unheard)
+        fit_export_gate(MODEL, unheard)

@@ -12,7 +12,7 @@ from tests.support.calibration_parts import clip, random_sae, write_noise, write
 from tests.support.real_models import sample, weights
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import write_folder
-from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, calibration, strength
+from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, measure, strength
 from whisper_sae_steer.calibrate.gate import NEW_FEATURES
 from whisper_sae_steer.calibrate.strength import MAX_COST
 from whisper_sae_steer.cli import main
@@ -29,7 +29,7 @@ from whisper_sae_steer.steering.pack import load_pack
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer strengths to decode at."""
     monkeypatch.setattr(strength, "GRIDS", {"direction": (0.09, 0.18)})
-    monkeypatch.setattr(calibration, "ALPHAS", (0.0, 1.0))
+    monkeypatch.setattr(measure, "ALPHAS", (0.0, 1.0))
 
 
 def run(out: Path, *more: object) -> int:
@@ -219,9 +219,10 @@ def test_sae_of_other_weights_is_refused(tmp_path: Path, sae: SAE):
 
 
 def test_what_cannot_work_is_refused_at_once(tmp_path: Path, sae: SAE):
-    dense = CalibrationConfig(strategy="suppress", selection="gradient")
     with pytest.raises(CalibrationError, match="use it with direction"):
-        attempt(tmp_path, sae, dense)
+        attempt(tmp_path, sae, CalibrationConfig(strategy="suppress", selection="gradient"))
+    with pytest.raises(CalibrationError, match="synthetic must be 0 or more"):
+        attempt(tmp_path, sae, CalibrationConfig(synthetic=-1))
     with pytest.raises(CalibrationError, match="give --speech recordings"):
         attempt(tmp_path, sae, CalibrationConfig(selection="fisher"))
     with pytest.raises(CalibrationError, match="two recordings are called noise/a"):

@@ -15,8 +15,8 @@ from tests.support.calibration_parts import clip, window
 from tests.support.real_models import OPEN, SHUT, sample, truth, vector_pack, weights
 from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.audio import synthetic
-from whisper_sae_steer.calibrate.calibration import CalibrationReport, FeatureRow
 from whisper_sae_steer.calibrate.gate import GateReport
+from whisper_sae_steer.calibrate.measure import CalibrationReport, FeatureRow
 from whisper_sae_steer.calibrate.report import text_report, write_html
 from whisper_sae_steer.calibrate.strength import (
     GRIDS,

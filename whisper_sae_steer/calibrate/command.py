@@ -14,7 +14,8 @@ from ..models.weights import Weights, resolve
 from ..sae.find import find_sae
 from ..sae.formats import load_sae
 from ..steering.pack import SteeringPack, load_pack, save_pack, shipped_pack
-from .calibration import CalibrationConfig, calibrate
+from .calibration import calibrate
+from .config import CalibrationConfig
 from .report import text_report, write_html
 
 

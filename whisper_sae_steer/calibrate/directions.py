@@ -56,17 +56,22 @@ class EditEvidence(NamedTuple):
         return spread([w for w in self.windows if not w.is_speech], count)
 
 
-def check_choice(strategy: Strategy, selection: Selection, has_speech: bool) -> None:
-    """CalibrationError if ``selection`` can't serve this strategy, or needs speech and there is none."""
+def check_choice(strategy: Strategy, selection: Selection) -> None:
+    """CalibrationError if ``selection`` can't serve this strategy."""
     if strategy != "direction" and selection in ("gradient", "contrast"):
         raise CalibrationError(f"selection {selection!r} gives one dense vector: use it with direction")
+
+
+def check_speech(selection: Selection, has_speech: bool) -> None:
+    """CalibrationError if ``selection`` needs speech and there is none."""
     if not has_speech and selection in ("logistic", "fisher", "contrast"):
         raise CalibrationError(f"selection {selection!r} compares with speech: give --speech recordings")
 
 
 def build_edit(strategy: Strategy, selection: Selection, evidence: EditEvidence) -> Edit:
-    """The edit of a strategy with features chosen by ``selection``; errors as of check_choice."""
-    check_choice(strategy, selection, bool(evidence.sample.is_speech.any()))
+    """The edit of a strategy with features chosen by ``selection``; errors of both checks."""
+    check_choice(strategy, selection)
+    check_speech(selection, bool(evidence.sample.is_speech.any()))
     if strategy == "direction":
         return _direction(selection, evidence)
     importance = _importance(selection, evidence)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
-from .calibration import CalibrationReport, FeatureRow
+from .measure import CalibrationReport, FeatureRow
 
 
 def text_report(report: CalibrationReport) -> str:

@@ -36,7 +36,8 @@ def keep_promise(
 ) -> tuple[FeatureGate, Guarantee]:
     """Lower the gate's threshold until at most MAX_TOUCHED is touched of held-back speech; tell the bound.
 
-    The noise ceiling and the speech floor stay where they were measured. Few recordings can't promise much. The gate must not have been fitted on these windows.
+    The noise ceiling and the speech floor stay where they were measured. Few recordings can't promise much.
+    The gate must not have been fitted on these windows.
     """
     speech = [w for w in windows if w.is_speech and w.speech.any()]
     if not speech:

@@ -40,7 +40,7 @@ from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.calls import Call, CallOptions, active, current
 from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
 from whisper_sae_steer.steering.labels import label_segment
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
 from whisper_sae_steer.steering.steerer import Steerer
 
@@ -356,7 +356,7 @@ def check_labels(
     segments: Iterable[fw.Segment], audio: NDArray[np.float32], ends: dict[int, int]
 ) -> set[int]:
     """Label segments again from a plain encode of the window they came from (start: end)."""
-    steering, seen = Steering(LABELLED), set[int]()
+    steering, seen = Operator(LABELLED), set[int]()
     for segment in segments:
         assert isinstance(segment, Segment)
         seen.add(segment.seek)

@@ -26,6 +26,15 @@ def test_public_names_are_there_when_asked_for():
     assert {"base", "tiny.en", "large-v3"} <= set(whisper_sae_steer.available_models())
 
 
+def test_a_module_of_a_public_name_does_not_hide_it():
+    code = (
+        "import whisper_sae_steer.attach, whisper_sae_steer as w;"
+        "from whisper_sae_steer.attach import attach; print(w.attach is attach)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_other_names_are_not():
     with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
         _ = whisper_sae_steer.no_such_name

@@ -39,7 +39,7 @@ from whisper_sae_steer.openai import SteeredWhisper, load_model
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.calls import current
 from whisper_sae_steer.steering.labels import label_segment
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
 
 pytestmark = pytest.mark.filterwarnings("ignore:FP16 is not supported on CPU")
@@ -241,7 +241,7 @@ def test_an_error_in_a_call_leaves_nothing_behind():
 
 def test_windows_are_forgotten_with_their_transcript():
     """Frames that carry a gradient's graph would hold on to the mel they were made from, which keeps them."""
-    model, seen = steered("tiny.en"), list[weakref.ref[Tensor]]()
+    model, seen = steered("tiny.en"), list[Any]()
     model.encoder.register_forward_hook(lambda _module, _inputs, output: seen.append(weakref.ref(output)))
     model.transcribe(SPEECH, **QUICK)
     gc.collect()
@@ -294,7 +294,7 @@ def test_labels_are_those_of_the_segments_own_window(words: bool):
         with torch.no_grad():
             end = next(end for end in (350, 700, 1000) if start < end)
             frames = plain("tiny.en").embed_audio(mel(SPEECH, start, end)[None])
-        steering = Steering(pack)
+        steering = Operator(pack)
         expected = label_segment(
             steering.scores(frames)[0],
             segment["start"] - start / 100,

@@ -104,7 +104,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             return encoded
         assert self.steerer is not None
         scores = encoded.batch.scores[0].cpu().numpy()
-        cut = cut_window(scores, content_of(features), self.steerer.pack.metadata)
+        cut = cut_window(scores, content_of(features), self.steerer.pack.metadata.levels)
         if cut is not None and not cut.seeks_only():
             features = features.copy()
             features[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads its end

@@ -173,7 +173,7 @@ class SteeredWhisper(Whisper):
         if not call.options.skip_gaps:
             return batch
         scores = batch.scores[0].cpu().numpy()
-        cut = cut_window(scores, content_of(mel.float().cpu().numpy()), self.steerer.pack.metadata)
+        cut = cut_window(scores, content_of(mel.float().cpu().numpy()), self.steerer.pack.metadata.levels)
         if cut is not None and not cut.seeks_only():
             batch = self._encode(call, _without_gap(mel, cut))
         return batch._replace(cut=cut)

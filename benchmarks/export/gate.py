@@ -22,7 +22,7 @@ from whisper_sae_steer.export import fold
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack, load_pack
 
 from ..arguments import script_parser
@@ -61,7 +61,7 @@ def main() -> None:
 def judge(pack: SteeringPack, windows: Sequence[CalibrationWindow]) -> dict[str, float]:
     """Counts of windows, and how the exported gate's values are spread: about 0 with speech, −1 without."""
     assert pack.pooled is not None
-    steering, found = Steering(pack), speech_evidence(pack.pooled, windows)
+    steering, found = Operator(pack), speech_evidence(pack.pooled, windows)
     scores = np.array([float(steering.scores(w.frames()[None]).max()) for w in windows])
     return {
         "windows": len(windows),

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whisper_sae_steer import kernels
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import Features, GateLevels, PackMetadata, SteeringPack
 
 from .roofline import Case, graphed
@@ -46,21 +46,21 @@ def made_up_pack(width: int, generator: torch.Generator) -> SteeringPack:
 
 
 def scores_case(h: Tensor, pack: SteeringPack) -> Case:
-    operator = Steering(pack, "cuda", h.dtype)
+    operator = Operator(pack, "cuda", h.dtype)
     parts = *operator.gate_features[1:], operator.gate_weight, operator.gate_bias
     ways = beside(lambda: kernels.feature_scores(h, *parts), lambda: plain_scores(h, *parts), len(h))
     return case("feature_scores", h, h.nbytes, products=GATE_FEATURES, ways=ways)
 
 
 def selected_case(h: Tensor, pack: SteeringPack, strength: Tensor) -> Case:
-    operator = Steering(pack, "cuda", h.dtype)
+    operator = Operator(pack, "cuda", h.dtype)
     parts = *operator.steer_features[1:], operator.directions, strength
     ways = beside(lambda: kernels.steer_selected(h, *parts), lambda: plain_selected(h, *parts), len(h))
     return case("steer_selected", h, 2 * h.nbytes, products=2 * STEER_FEATURES, ways=ways)
 
 
 def static_case(h: Tensor, pack: SteeringPack, strength: Tensor) -> Case:
-    vector = Steering(pack, "cuda", h.dtype).vector
+    vector = Operator(pack, "cuda", h.dtype).vector
     ways = beside(
         lambda: kernels.steer_static(h, vector, strength), lambda: plain_static(h, vector, strength), len(h)
     )
@@ -68,8 +68,8 @@ def static_case(h: Tensor, pack: SteeringPack, strength: Tensor) -> Case:
 
 
 def step_case(h: Tensor, pack: SteeringPack) -> Case:
-    """All of Steering.apply_: the gate needs a whole window before its first frame can be edited."""
-    operator = Steering(pack, "cuda", h.dtype)
+    """All of Operator.apply_: the gate needs a whole window before its first frame can be edited."""
+    operator = Operator(pack, "cuda", h.dtype)
     suppress = pack.metadata.strategy == "suppress"
     products = GATE_FEATURES + (2 * STEER_FEATURES if suppress else 1)
     ways = beside(lambda: operator.apply_(h, 1.0), lambda: plain_step(operator, h), len(h))
@@ -124,7 +124,7 @@ def plain_static(h: Tensor, vector: Tensor, strength: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def plain_step(operator: Steering, h: Tensor) -> Tensor:
+def plain_step(operator: Operator, h: Tensor) -> Tensor:
     logits = plain_scores(h, *operator.gate_features[1:], operator.gate_weight, operator.gate_bias)
     metadata = operator.metadata
     scores = kernels.smooth(logits, metadata.gate_smoothing)

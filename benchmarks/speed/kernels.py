@@ -25,7 +25,7 @@ from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import load_pack
 
 from ..arguments import script_parser
@@ -56,7 +56,7 @@ def cpu_section(threads: int, repeats: int) -> list[Row]:
     """The whole step over the encode it follows, base, one window."""
     torch.set_num_threads(threads)
     weights = resolve("base")
-    operator = Steering(load_pack("auto", weights))
+    operator = Operator(load_pack("auto", weights))
     mel = WindowEncoder(weights, threads=threads).mel
     noise = 0.02 * np.random.default_rng(0).standard_normal(480_000, np.float32)
     rows: list[Row] = []
@@ -74,7 +74,7 @@ def cpu_section(threads: int, repeats: int) -> list[Row]:
     return rows
 
 
-def cpu_row(model: Any, operator: Steering, mel: NDArray[np.float32], repeats: int) -> Row:
+def cpu_row(model: Any, operator: Operator, mel: NDArray[np.float32], repeats: int) -> Row:
     """Medians of encode and edit in turn; both see the other's traces in the caches."""
     view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel.reshape(1, *mel.shape[-2:])))
     encode, steer = np.zeros((2, repeats + 2))
@@ -149,7 +149,7 @@ def encoder_rows() -> list[Row]:
     """The steering step of the base pack beside CTranslate2's float16 encode of the same windows."""
     weights = resolve("base")
     model = ctranslate2.models.Whisper(str(weights.ct2_dir), device="cuda", compute_type="float16")
-    operator = Steering(load_pack("auto", weights), "cuda", torch.float16)
+    operator = Operator(load_pack("auto", weights), "cuda", torch.float16)
     noise = 0.02 * np.random.default_rng(0).standard_normal(480_000, np.float32)
     mel = WindowEncoder(weights).mel(noise)
     rows: list[Row] = []

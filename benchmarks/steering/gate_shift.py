@@ -21,7 +21,7 @@ from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import WINDOW_SAMPLES
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import load_pack
 
 from ..arguments import script_parser
@@ -36,7 +36,7 @@ def main() -> None:
     pack = load_pack(args.pack, weights)
     clips = select(read_manifest(args.manifest, args.split, ("speech", *NONSPEECH_KINDS)), args.per_class)
     clips = known_to(args.model, clips)
-    steering = Steering(pack)
+    steering = Operator(pack)
     scores = {kind: highest(weights, clips, kind, steering, args.threads) for kind in args.compute_types}
     levels = pack.metadata.levels
     found: dict[str, Any] = {
@@ -60,7 +60,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def highest(
-    weights: Weights, clips: list[Clip], compute_type: str, steering: Steering, threads: int
+    weights: Weights, clips: list[Clip], compute_type: str, steering: Operator, threads: int
 ) -> NDArray[np.float64]:
     """Highest smoothed score of each clip's first window."""
     mel = WindowEncoder(weights).mel

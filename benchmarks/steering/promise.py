@@ -14,7 +14,7 @@ from whisper_sae_steer.calibrate.guarantee import bound
 from whisper_sae_steer.calibrate.windows import encode, plan
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import load_pack
 
 from ..arguments import script_parser
@@ -34,14 +34,14 @@ def main() -> None:
     sounds = select_sounds(args.manifest, args.split, args.per_class)
     recipes = [recipe for recipe in plan(sounds, speech, 0, 0) if recipe.clip in speech]
     windows = [w for w in encode(WindowEncoder(weights), recipes, args.work) if w.speech.any()]
-    steering = Steering(pack)
+    steering = Operator(pack)
     scores: dict[str, NDArray[np.float32]] = {
         window.key: steering.scores(window.frames()[None])[0].numpy() for window in windows
     }
     parts = {"all": windows}
     for source in sorted({window.source for window in windows}):
         parts[source] = [window for window in windows if window.source == source]
-    found = {name: bound(part, scores, pack.metadata)._asdict() for name, part in parts.items()}
+    found = {name: bound(part, scores, pack.metadata.levels)._asdict() for name, part in parts.items()}
     write_results(args.out, found)
     print(as_json(found))
 

@@ -26,7 +26,7 @@ from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.labels import Labels, label_segment
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import load_pack
 
 from ..arguments import script_parser
@@ -73,7 +73,7 @@ def main() -> None:
 def mark_clips(model: str, clips: Sequence[Clip], threads: int) -> Iterator[Marked]:
     """Each clip with the labels of the window that speaks most for speech (float32)."""
     weights = resolve(model)
-    encoder, steering = WindowEncoder(weights, threads=threads), Steering(load_pack("auto", weights))
+    encoder, steering = WindowEncoder(weights, threads=threads), Operator(load_pack("auto", weights))
     for clip in tqdm(clips, "clips"):
         audio = load_audio(clip.path)
         windows = [audio[i : i + WINDOW_SAMPLES] for i in range(0, len(audio), WINDOW_SAMPLES)]
@@ -81,7 +81,7 @@ def mark_clips(model: str, clips: Sequence[Clip], threads: int) -> Iterator[Mark
         yield Marked(clip.key, clip.kind == "speech", max(labels, key=lambda label: label.speech_prob))
 
 
-def _label(encoder: WindowEncoder, steering: Steering, window: NDArray[np.float32]) -> Labels:
+def _label(encoder: WindowEncoder, steering: Operator, window: NDArray[np.float32]) -> Labels:
     content = content_frames(len(window))
     scores = steering.scores(encoder([window]))[0, :content]
     return label_segment(scores, 0.0, content * ENCODER_FRAME_SECONDS, steering.metadata)

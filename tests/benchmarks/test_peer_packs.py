@@ -16,7 +16,7 @@ from whisper_sae_steer.bench.peers.catalogue import RECIPES, PeerRecipe
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import EditEvidence
 from whisper_sae_steer.calibrate.windows import CalibrationWindow
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack, read_pack, save_pack
 
 WIDTH = 16
@@ -102,7 +102,7 @@ def test_packs_are_ungated_static_and_travel(evidence: dict[str, EditEvidence], 
         read = read_pack(tmp_path / "pack.safetensors")
         h = torch.randn(2, 30, WIDTH, generator=torch.Generator().manual_seed(1))
         edited = h.clone()
-        Steering(read).apply_(edited, 0.5)
+        Operator(read).apply_(edited, 0.5)
         torch.testing.assert_close(edited, h + 0.5 * vector(pack), rtol=1e-4, atol=1e-4)
         assert len(pack.coefficients) == min(recipe.features or 1, 48)
         assert (pack.metadata.gate, pack.metadata.fingerprint) == ("none", weights("tiny.en").fingerprint)

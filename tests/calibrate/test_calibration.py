@@ -21,7 +21,7 @@ from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.sae.autoencoder import SAE
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae, save_sae
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import load_pack
 
 
@@ -46,7 +46,7 @@ def check_pack(path: Path) -> None:
     assert metrics["steered"]["fpr_raw"] <= metrics["unsteered"]["fpr_raw"]
     frames = WindowEncoder(weights("tiny.en"), threads=1)([sample("speech")])
     edited = frames.clone()
-    Steering(pack).apply_(edited, 1.0)
+    Operator(pack).apply_(edited, 1.0)
     assert torch.equal(edited, frames)  # speech keeps the gate shut
 
 

@@ -43,7 +43,7 @@ from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.labels import label_segment
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import Features, GateLevels
 
 Matrix = NDArray[np.float64]
@@ -211,7 +211,7 @@ def test_fitted_gate_tells_speech_apart(tmp_path: Path):
     pack = small_pack()._replace(gate=gate.features, gate_weight=gate.weight, gate_bias=gate.bias)
     metadata = with_gate(pack.metadata, gate)
     assert metadata.levels == gate.levels
-    operator = Steering(pack._replace(metadata=metadata))
+    operator = Operator(pack._replace(metadata=metadata))
     for one in held:  # calibration scores windows as the operator will
         expected = operator.scores(one.frames()[None])[0]
         torch.testing.assert_close(torch.from_numpy(scores[one.key]), expected, rtol=1e-4, atol=1e-4)

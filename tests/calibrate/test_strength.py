@@ -32,7 +32,7 @@ from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.models.greedy import decode_windows
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
 
 
@@ -121,7 +121,7 @@ def test_only_windows_that_the_operator_would_edit_are_decoded(tmp_path: Path, g
         pack = small_pack(gate=gate, threshold=threshold)
         for i, before in enumerate(frames):
             after = before[None].clone()
-            Steering(pack).apply_(after, 1.0)
+            Operator(pack).apply_(after, 1.0)
             edited = not torch.equal(after[0], before)
             assert judge._touched(pack, window(tmp_path, f"{i}", before)) == edited
             seen.add(edited)

@@ -26,7 +26,7 @@ from whisper_sae_steer.export.writers import WRITERS
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.vocabulary import get_tokenizer
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import ExportGate, SteeringPack, load_pack, save_pack
 
 NAME = "tiny.en"
@@ -62,7 +62,7 @@ def sounds() -> list[np.ndarray]:
 def test_speech_passes_and_noise_is_steered(
     plain: whisper.Whisper, folded: whisper.Whisper, pack: SteeringPack, sounds: list[np.ndarray]
 ):
-    steering = Steering(pack)
+    steering = Operator(pack)
     direction = steering.vector / steering.vector.norm()
     for audio in (sample("speech"), sample("gap")[:480_000]):
         before, after = plain.embed_audio(log_mel(audio)), folded.embed_audio(log_mel(audio))
@@ -85,7 +85,7 @@ def test_the_decoder_hears_nobody(
     first = torch.tensor([[tokenizer.sot, tokenizer.timestamp_begin]])
     for audio in sounds:
         hooked = plain.embed_audio(log_mel(audio))
-        Steering(pack).apply_(hooked, 1.0)
+        Operator(pack).apply_(hooked, 1.0)
         ends = [
             float(plain.logits(first, frames)[0, -1].softmax(-1)[tokenizer.eot])
             for frames in (folded.embed_audio(log_mel(audio)), hooked)
@@ -96,7 +96,7 @@ def test_the_decoder_hears_nobody(
 @pytest.mark.slow
 def test_more_alpha_is_more_edit(plain: whisper.Whisper, pack: SteeringPack, sounds: list[np.ndarray]):
     mel = log_mel(sounds[0])
-    direction = Steering(pack).vector / Steering(pack).vector.norm()
+    direction = Operator(pack).vector / Operator(pack).vector.norm()
     sizes: list[float] = []
     for alpha in (0.0, 0.5, 1.0, 2.0):
         with torch.no_grad():
@@ -147,7 +147,7 @@ def test_the_gate_by_hand(offset: float, share: float):
     model, small = small_model(), vector_pack("small", width=WIDTH, gate="window")
     before = before_norm(model)
     after = before_norm(fold(model, small._replace(pooled=small_gate(offset))))
-    edit = Steering(small).vector
+    edit = Operator(small).vector
     usual = frame_sizes(model).usual
     whole = (usual * (edit - edit.mean()))[4:]  # the spare directions are in the rest
     shares = (after - before)[:, 4:] @ whole / (whole @ whole)
@@ -174,7 +174,7 @@ def test_an_ungated_edit_is_a_bias(plain: whisper.Whisper, sounds: list[np.ndarr
     mel = log_mel(sounds[1])
     with torch.no_grad():
         hooked = plain.embed_audio(mel)
-        Steering(ungated).apply_(hooked, 0.7)
+        Operator(ungated).apply_(hooked, 0.7)
         torch.testing.assert_close(folded.embed_audio(mel), hooked, atol=1e-4, rtol=0)
 
 

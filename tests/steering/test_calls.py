@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tests.support.real_models import OPEN, SHUT, weights
 from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.steering.calls import Call, CallOptions, active, current, shows_options_of, within
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import read_pack, shipped_packs
 from whisper_sae_steer.steering.steerer import Steerer
 
@@ -35,7 +35,7 @@ def applied(steer: Steerer) -> float:
     """The α that an encode would be steered with now."""
     h = torch.zeros(1, 2, WIDTH)
     steer(h)
-    vector = Steering(steer.pack).vector
+    vector = Operator(steer.pack).vector
     return round(float(h[0, 0] @ vector / (vector @ vector)), 4)
 
 
@@ -52,7 +52,7 @@ def test_a_call_steers_once_and_keeps_the_scores():
         assert entered is call
         batch = steer(h)
     expected = frames()
-    scores, _ = Steering(steer.pack).apply_(expected, 0.7)
+    scores, _ = Operator(steer.pack).apply_(expected, 0.7)
     assert torch.equal(h, expected)
     assert batch is not None
     assert call.last is batch
@@ -195,7 +195,7 @@ def test_copies_steer_by_themselves_and_once(duplicate: Any):
     twin = duplicate(module)
     assert twin.steerer is not module.steerer
     once = frames()
-    Steering(module.steerer.pack).apply_(once, 1.0)
+    Operator(module.steerer.pack).apply_(once, 1.0)
     with active(module.steerer, Call(CallOptions(1.0))):
         assert torch.equal(module(frames()), once)
         assert torch.equal(twin(frames()), frames())

@@ -16,11 +16,10 @@ from whisper_sae_steer.steering.cuts import (
     frames_before_speech,
     tokens_that_seek_to,
 )
-from whisper_sae_steer.steering.pack import PackMetadata
 
 BEGIN = 50364
-METADATA: PackMetadata = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata
-NO_GAPS = replace(METADATA, levels=replace(METADATA.levels, gap_below=None))
+LEVELS = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata.levels
+NO_GAPS = replace(LEVELS, gap_below=None)
 END = 1500
 
 
@@ -42,7 +41,7 @@ def scores(*speech: tuple[int, int], level: float = 8.0) -> NDArray[np.float32]:
     ],
 )
 def test_windows_without_a_long_gap_are_left_alone(speech: list[tuple[int, int]]):
-    assert cut_window(scores(*speech), END, METADATA) is None
+    assert cut_window(scores(*speech), END, LEVELS) is None
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_windows_without_a_long_gap_are_left_alone(speech: list[tuple[int, int]]
     ],
 )
 def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, cut: WindowCut):
-    assert cut_window(scores(*speech), content, METADATA) == cut
+    assert cut_window(scores(*speech), content, LEVELS) == cut
 
 
 @pytest.mark.parametrize(
@@ -80,21 +79,21 @@ def test_a_gap_is_cut_out(speech: list[tuple[int, int]], content: int, cut: Wind
     ],
 )
 def test_what_lies_before_speech(speech: list[tuple[int, int]], content: int, frames: int):
-    assert frames_before_speech(scores(*speech), content, METADATA) == frames
+    assert frames_before_speech(scores(*speech), content, LEVELS) == frames
     assert frames_before_speech(scores(*speech), content, NO_GAPS) == 0
 
 
 def test_a_bang_in_the_gap_is_no_speech():
     values = scores((0, 300), (900, 1200))
     values[600:605] = 1.9
-    assert cut_window(values, END, METADATA) == WindowCut(0, 300 + PAD_FRAMES, 900 - PAD_FRAMES)
+    assert cut_window(values, END, LEVELS) == WindowCut(0, 300 + PAD_FRAMES, 900 - PAD_FRAMES)
     values[600:605] = 2.1  # higher than noise: a word under noise perhaps
-    assert cut_window(values, END, METADATA) == WindowCut(0, 300 + PAD_FRAMES, 600 - PAD_FRAMES)
+    assert cut_window(values, END, LEVELS) == WindowCut(0, 300 + PAD_FRAMES, 600 - PAD_FRAMES)
 
 
 def test_padding_is_no_gap_and_packs_may_look_for_none():
     values = scores((0, 300))
-    assert cut_window(values, 300 + MIN_GAP_FRAMES - 1, METADATA) is None
+    assert cut_window(values, 300 + MIN_GAP_FRAMES - 1, LEVELS) is None
     assert cut_window(values, END, NO_GAPS) is None
 
 

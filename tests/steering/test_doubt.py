@@ -26,7 +26,7 @@ from whisper_sae_steer.steering.doubt import (
     stock_texts,
     verdicts,
 )
-from whisper_sae_steer.steering.operator import Steering
+from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import GateLevels, read_pack, save_pack, shipped_packs
 from whisper_sae_steer.steering.steerer import Steerer
 
@@ -56,7 +56,7 @@ def test_only_the_window_gate_is_in_doubt(gate: str):
 def test_windows_in_doubt_wait_for_the_decoder_and_are_then_steered_in_full():
     """Of three windows one is noise, one in doubt, one speech; by the ramp the second gets half the edit."""
     h = torch.randn(3, 20, WIDTH, generator=torch.Generator().manual_seed(2))
-    highest = Steering(small_pack()).scores(h).amax(1)
+    highest = Operator(small_pack()).scores(h).amax(1)
     low, middle, high = highest.sort().values.tolist()
     ramp = min(high - middle, middle - low) / 5
     pack = small_pack(threshold=middle + 0.5 * ramp, ramp=ramp)

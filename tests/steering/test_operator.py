@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.errors import AlphaError, PackError
-from whisper_sae_steer.steering.operator import Steering, check_alpha
+from whisper_sae_steer.steering.operator import Operator, check_alpha
 from whisper_sae_steer.steering.pack import Features, SteeringPack
 
 Array = NDArray[np.float64]
@@ -67,7 +67,7 @@ def test_every_strategy_and_gate_equals_the_reference(strategy: str, gate: str, 
     h = frames(3, length)
     expected = np.stack([reference(pack, window, alpha) for window in h.double().numpy()])
     edited = h.clone()
-    scores, _ = Steering(pack).apply_(edited, alpha)
+    scores, _ = Operator(pack).apply_(edited, alpha)
     torch.testing.assert_close(edited.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
     assert not torch.equal(edited, h)
     wanted = np.stack([reference_scores(pack, window) for window in h.double().numpy()])
@@ -83,7 +83,7 @@ def test_suppress_removes_what_its_features_wrote():
     pack = pack._replace(steer=features, directions=direction, coefficients=-torch.ones(1))
     h = torch.zeros(1, 3, WIDTH)
     h[0, :, 2] = torch.tensor([4.0, 0.4, -3.0])
-    Steering(pack).apply_(h, 1.0)
+    Operator(pack).apply_(h, 1.0)
     torch.testing.assert_close(h[0, :, 2], torch.tensor([0.0, 0.4, -3.0]))
 
 
@@ -97,12 +97,12 @@ def test_a_shut_window_keeps_every_bit(strategy: str, dtype: torch.dtype):
     h = frames(4, 30).to(dtype)
     h[:, ::3, 0] = -0.0
     plain = small_pack(strategy, "window")
-    scores = Steering(plain, dtype=dtype).scores(h)
+    scores = Operator(plain, dtype=dtype).scores(h)
     highest = scores.amax(1)
     shut = highest.argmax()
     pack = small_pack(strategy, "window", threshold=float(highest[shut]))
     edited = h.clone()
-    Steering(pack, dtype=dtype).apply_(edited, 5.0)
+    Operator(pack, dtype=dtype).apply_(edited, 5.0)
     assert bits(edited[shut]) == bits(h[shut])
     assert all(bits(edited[i]) != bits(h[i]) for i in range(4) if i != shut)
 
@@ -112,7 +112,7 @@ def test_frames_above_the_threshold_keep_every_bit(strategy: str):
     h = frames(2, 60)
     h[:, :, 1] = -0.0
     pack = small_pack(strategy, "frame", threshold=0.0, ramp=1e-3, gate_smoothing=1)
-    steering = Steering(pack)
+    steering = Operator(pack)
     edited = h.clone()
     scores, _ = steering.apply_(edited, 4.0)
     shut = scores >= 0
@@ -123,7 +123,7 @@ def test_frames_above_the_threshold_keep_every_bit(strategy: str):
 
 
 def test_windows_do_not_influence_each_other():
-    steering, batch = Steering(small_pack("suppress", threshold=3.0)), frames(5, 20)
+    steering, batch = Operator(small_pack("suppress", threshold=3.0)), frames(5, 20)
     together = batch.clone()
     steering.apply_(together, 1.0)
     for i in range(5):
@@ -136,17 +136,17 @@ def test_editing_reaches_shared_memory_and_strided_views():
     pack = small_pack(gate="none")
     array = frames(1, 8).numpy()
     before = array.copy()
-    Steering(pack).apply_(torch.from_numpy(array), 1.0)
+    Operator(pack).apply_(torch.from_numpy(array), 1.0)
     expected = reference(pack, before[0].astype(np.float64), 1.0)
     np.testing.assert_allclose(array[0], expected, rtol=1e-4, atol=1e-4)
     strided = torch.from_numpy(before.copy()).permute(0, 2, 1).contiguous().permute(0, 2, 1)
-    Steering(pack).apply_(strided, 1.0)
+    Operator(pack).apply_(strided, 1.0)
     np.testing.assert_allclose(strided[0].numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_are_not_recorded():
     h = frames(1, 8)
-    assert not Steering(small_pack(gate="none")).apply_(h, 1.0).scores.requires_grad
+    assert not Operator(small_pack(gate="none")).apply_(h, 1.0).scores.requires_grad
     assert not h.requires_grad
 
 
@@ -155,7 +155,7 @@ def test_half_precision_is_close(dtype: torch.dtype):
     pack, h = small_pack("additive", "none"), frames(2, 20)
     half = h.to(dtype)
     expected = np.stack([reference(pack, window, 1.0) for window in half.double().numpy()])
-    scores, _ = Steering(pack, dtype=dtype).apply_(half, 1.0)
+    scores, _ = Operator(pack, dtype=dtype).apply_(half, 1.0)
     assert scores.dtype == torch.float32
     assert half.dtype == dtype
     tolerance = 4 * torch.finfo(dtype).eps
@@ -165,7 +165,7 @@ def test_half_precision_is_close(dtype: torch.dtype):
 def test_another_width_is_refused():
     h = torch.zeros(1, 5, WIDTH + 1)
     with pytest.raises(PackError, match="width 6, not 7"):
-        Steering(small_pack()).apply_(h, 1.0)
+        Operator(small_pack()).apply_(h, 1.0)
     assert not h.any()
 
 

@@ -58,7 +58,7 @@ def settings(options: BatchConfig) -> dict[str, Any]:
     Raises WeightsError or PackError if either can't be found.
     """
     from ..models.weights import resolve
-    from ..steering.pack import load_pack, pack_digest
+    from ..steering.pack import load_pack, stored_digest
 
     weights = resolve(options.model)
     pack = None if options.pack_used is None else load_pack(options.pack_used, weights)
@@ -69,5 +69,5 @@ def settings(options: BatchConfig) -> dict[str, Any]:
         "model": weights.name,
         "model_sha256": weights.sha256,
         "pack": None if pack is None or pack.path is None else pack.path.stem,
-        "pack_sha256": None if pack is None else pack_digest(pack),
+        "pack_sha256": None if pack is None or pack.path is None else stored_digest(pack.path),
     }

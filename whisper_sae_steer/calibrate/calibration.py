@@ -112,7 +112,7 @@ def calibrate(
     recordings = encode_recordings(WindowEncoder(weights, sae.config.tap), nonspeech, speech, config, work)
     sample = sample_frames(sae, recordings.fitted, config.seed)
     metadata = _metadata(weights, sae, config)
-    gate = calibrate_gate(sae, sample, recordings, metadata, config.seed, base)
+    gate = calibrate_gate(sae, sample, recordings, config.seed, base)
     model = load_torch(weights)
     export_gate = calibrate_export_gate(model, recordings, config.seed, base)
     tqdm.write("selecting features")
@@ -151,7 +151,6 @@ def calibrate_gate(
     sae: SAE,
     sample: FrameSample,
     recordings: EncodedRecordings,
-    metadata: PackMetadata,
     seed: int,
     base: SteeringPack | None,
 ) -> CalibratedGate:
@@ -170,7 +169,7 @@ def calibrate_gate(
     held = recordings.held_back
     scores = window_scores(gate, held)
     probabilities = fit_calibrations(held, scores, seed)
-    gate, guarantee = keep_promise(gate, metadata, held, scores)
+    gate, guarantee = keep_promise(gate, held, scores)
     return CalibratedGate(gate, probabilities, guarantee._asdict(), report_gate(gate, held, scores))
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ..errors import CalibrationError
 from ..steering.cuts import cut_window
-from ..steering.pack import PackMetadata
-from .gate import FeatureGate, with_gate
+from ..steering.pack import GateLevels
+from .gate import FeatureGate
 from .windows import CalibrationWindow
 
 MAX_TOUCHED = 0.001
@@ -30,7 +30,6 @@ class Guarantee(NamedTuple):
 
 def keep_promise(
     gate: FeatureGate,
-    metadata: PackMetadata,
     windows: Sequence[CalibrationWindow],
     scores: Mapping[str, NDArray[np.float32]],
 ) -> tuple[FeatureGate, Guarantee]:
@@ -44,32 +43,32 @@ def keep_promise(
         raise CalibrationError("no speech recording is left to hold back; give more")
     peaks = (float(scores[w.key].max()) for w in speech)
     lower = sorted(peak for peak in peaks if peak < gate.levels.threshold)
-    promise = bound(speech, scores, with_gate(metadata, gate))
+    promise = bound(speech, scores, gate.levels)
     while promise.touched > MAX_TOUCHED and lower:
         gate = gate._replace(levels=gate.levels.lowered_to(lower.pop()))
-        promise = bound(speech, scores, with_gate(metadata, gate))
+        promise = bound(speech, scores, gate.levels)
     return gate, promise
 
 
 def bound(
-    speech: Sequence[CalibrationWindow], scores: Mapping[str, NDArray[np.float32]], metadata: PackMetadata
+    speech: Sequence[CalibrationWindow], scores: Mapping[str, NDArray[np.float32]], levels: GateLevels
 ) -> Guarantee:
     """What a gate touches of windows with speech, and the bound (n r + 1) / (n + 1) for new recordings."""
     lost: dict[str, int] = defaultdict(int)
     spoken: dict[str, int] = defaultdict(int)
     for window in speech:
         group = window.clip.group if window.clip else window.key
-        lost[group] += touched(window, scores[window.key], metadata)
+        lost[group] += touched(window, scores[window.key], levels)
         spoken[group] += int(window.speech.sum())
     share = float(np.mean([lost[group] / spoken[group] for group in spoken]))
     return Guarantee((len(spoken) * share + 1) / (len(spoken) + 1), share, len(spoken))
 
 
-def touched(window: CalibrationWindow, scores: NDArray[np.float32], metadata: PackMetadata) -> int:
+def touched(window: CalibrationWindow, scores: NDArray[np.float32], levels: GateLevels) -> int:
     """Speech frames of a window that an open gate edits, or that gap skipping leaves out."""
-    if scores.max() < metadata.levels.threshold:
+    if scores.max() < levels.threshold:
         return int(window.speech.sum())
-    cut = cut_window(scores, window.content, metadata)
+    cut = cut_window(scores, window.content, levels)
     if cut is None:
         return 0
     return int(window.speech[: cut.skip_to].sum() + window.speech[cut.decode_until : cut.resume_at].sum())

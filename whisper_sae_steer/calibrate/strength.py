@@ -17,7 +17,7 @@ from ..errors import CalibrationError
 from ..files import write_text
 from ..models.greedy import RawWindow, decode_windows
 from ..reports import metrics
-from ..steering.operator import Steering
+from ..steering.operator import Operator
 from ..steering.pack import SteeringPack, pack_digest
 from .windows import CalibrationWindow
 
@@ -124,14 +124,14 @@ class Judge:
     def _touched(self, pack: SteeringPack, window: CalibrationWindow) -> bool:
         if pack.metadata.gate == "none":
             return True
-        scores = Steering(pack).scores(window.frames()[None])
+        scores = Operator(pack).scores(window.frames()[None])
         low = scores.amin() if pack.metadata.gate == "frame" else scores.amax()
         return float(low) < pack.metadata.levels.threshold
 
     def _decode(
         self, windows: Sequence[CalibrationWindow], pack: SteeringPack | None, alpha: float
     ) -> list[tuple[CalibrationWindow, RawWindow]]:
-        steering = Steering(pack) if pack else None
+        steering = Operator(pack) if pack else None
         decoded: list[tuple[CalibrationWindow, RawWindow]] = []
         for start in range(0, len(windows), BATCH):
             batch = windows[start : start + BATCH]

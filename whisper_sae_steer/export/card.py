@@ -2,7 +2,7 @@
 
 from ..models.weights import Weights
 from ..reports.metrics import wilson
-from ..steering.pack import SteeringPack, pack_digest
+from ..steering.pack import SteeringPack, stored_digest
 from .check import Check, ModelFigures
 from .writers import CHECKPOINT, Format
 
@@ -23,6 +23,8 @@ def model_card(
     slower: float,
 ) -> str:  # fmt: skip
     """The card in Markdown; ``slower`` is the time of the steered encoder over the plain one's."""
+    assert pack.path is not None
+    digest = stored_digest(pack.path)
     runtime = f"{RUNTIMES[form]}, {compute_type}" if form == "ct2" else RUNTIMES[form]
     how = (
         "its `ln_post.bias`"
@@ -46,7 +48,7 @@ tags: [whisper, activation-steering, sparse-autoencoder]
 # Whisper {weights.name}, steered
 
 OpenAI's Whisper `{weights.name}` that writes no text for audio without speech. The edit of a
-whisper-sae-steer pack (`{pack.metadata.model}`, {pack_digest(pack)[:12]}, α = {alpha:g}) is in {how};
+whisper-sae-steer pack (`{pack.metadata.model}`, {digest[:12]}, α = {alpha:g}) is in {how};
 all other weights are Whisper's. No hook and no other package is needed:
 
 ```python

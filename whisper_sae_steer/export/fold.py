@@ -35,7 +35,7 @@ from whisper.model import ResidualAttentionBlock
 
 from ..audio.synthetic import generate
 from ..errors import PackError
-from ..steering.operator import Steering, check_alpha
+from ..steering.operator import Operator, check_alpha
 from ..steering.pack import ExportGate, SteeringPack
 from .recordings import recording
 
@@ -67,7 +67,7 @@ def fold(model: Whisper, pack: SteeringPack, alpha: float = 1.0) -> Whisper:
             f" {metadata.strategy} at {metadata.tap} with gate {metadata.gate}; attach() applies any"
         )
     folded = copy.deepcopy(model).float()
-    edit = alpha * Steering(pack).vector
+    edit = alpha * Operator(pack).vector
     if metadata.gate == "none":
         folded.encoder.ln_post.bias.data += edit
         return folded

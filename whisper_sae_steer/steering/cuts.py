@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME
-from .pack import PackMetadata
+from .pack import GateLevels
 
 MIN_GAP_FRAMES = 150
 """3 s without speech make a gap"""
@@ -38,13 +38,12 @@ class WindowCut(NamedTuple):
         return self.skip_to > 0
 
 
-def cut_window(scores: NDArray[np.float32], content: int, metadata: PackMetadata) -> WindowCut | None:
+def cut_window(scores: NDArray[np.float32], content: int, levels: GateLevels) -> WindowCut | None:
     """The cut of a window from its smoothed speech scores [1500] and the number of frames with audio.
 
     None where there is nothing to cut: no gap of MIN_GAP_FRAMES before, between or after the speech, or no
     speech at all (such a window is steered).
     """
-    levels = metadata.levels
     if levels.gap_below is None:
         return None
     regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
@@ -59,14 +58,13 @@ def cut_window(scores: NDArray[np.float32], content: int, metadata: PackMetadata
     return WindowCut(0, end + PAD_FRAMES, following) if following - end >= MIN_GAP_FRAMES else None
 
 
-def frames_before_speech(scores: NDArray[np.float32], content: int, metadata: PackMetadata) -> int:
+def frames_before_speech(scores: NDArray[np.float32], content: int, levels: GateLevels) -> int:
     """Frames of a window before its speech begins: ``content`` if it has none, 0 if it begins well."""
-    levels = metadata.levels
     if levels.gap_below is None:
         return 0
     if not speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling):
         return content
-    cut = cut_window(scores, content, metadata)
+    cut = cut_window(scores, content, levels)
     return cut.skip_to if cut else 0
 
 

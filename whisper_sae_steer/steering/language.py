@@ -38,7 +38,7 @@ def detect_at_speech(steerer: Steerer, call: Call, detect: Callable[[int], T], f
             return detected, 0
         scores = reading.results[0].scores[0].cpu().numpy()
         content = min(WINDOW_FRAMES, frames - start)
-        return detected, frames_before_speech(scores, content, steerer.pack.metadata)
+        return detected, frames_before_speech(scores, content, steerer.pack.metadata.levels)
 
     first, start = look(0)
     detected, silent = first, start

@@ -17,7 +17,7 @@ from .doubt import InDoubt, in_doubt
 from .pack import Features, SteeringPack
 
 
-class Steering:
+class Operator:
     """A pack made ready for frames of one device and dtype."""
 
     def __init__(

@@ -250,8 +250,14 @@ def shipped_pack(weights: Weights) -> Path | None:
     return None
 
 
+def stored_digest(path: Path) -> str:
+    """SHA-256 in a pack's header, over its tensors and metadata as its format has them."""
+    with safe_open(str(path), framework="pt") as file:
+        return (file.metadata() or {})["sha256"]
+
+
 def pack_digest(pack: SteeringPack) -> str:
-    """SHA-256 over a pack's tensors and metadata."""
+    """SHA-256 over a pack's tensors and metadata, wherever they come from."""
     return _digest(_flatten(pack), json.dumps(asdict(pack.metadata), sort_keys=True))
 
 

@@ -11,7 +11,7 @@ from .batch import SteeredBatch
 from .calls import Call, CallOptions, current
 from .doubt import verdicts
 from .labels import Labels, label_segment
-from .operator import Steering
+from .operator import Operator
 from .pack import SteeringPack
 
 
@@ -20,7 +20,7 @@ class Steerer:
 
     def __init__(self, pack: SteeringPack):
         self.pack = pack
-        self._placed: dict[tuple[torch.device, torch.dtype], Steering] = {}
+        self._placed: dict[tuple[torch.device, torch.dtype], Operator] = {}
 
     def __call__(self, h: Tensor) -> SteeredBatch | None:
         """Steer frames ``h`` [B, 1500, d] in place, if this thread's call asks for it.
@@ -65,9 +65,9 @@ class Steerer:
         """Labels of a segment ``start``…``end`` seconds into a window, from the window's scores [T]."""
         return label_segment(scores, start, end, self.pack.metadata)
 
-    def _place(self, h: Tensor) -> Steering:
+    def _place(self, h: Tensor) -> Operator:
         """The pack on the device and in the dtype of frames."""
         key = (h.device, h.dtype)
         if key not in self._placed:
-            self._placed[key] = Steering(self.pack, h.device, h.dtype)
+            self._placed[key] = Operator(self.pack, h.device, h.dtype)
         return self._placed[key]

@@ -98,7 +98,25 @@ def test_text_is_credible_if_likely_spoken_and_not_repeated(
     text: str, logprob: float, no_speech: float, credible: bool
 ):
     answer = Answer(text, logprob, no_speech)
-    assert (answer.is_varied() and answer.is_likely(())) is credible
+    assert (answer.could_be_said(voiced_frames=60) and answer.is_likely(())) is credible
+
+
+@pytest.mark.parametrize(
+    ("text", "logprob", "voiced_frames", "credible"),
+    [
+        ("No, no, no.", -0.6, 36, True),
+        ("0 0 0", -0.6, 36, True),
+        ("No, no, no.", -0.6, 35, False),  # nobody is so quick
+        ("No, no, no.", -1.1, 36, False),
+        ("Come on, come on.", -0.6, 48, True),
+        (", ".join(["Six"] * 100), -0.1, 1500, False),
+        ("...", -0.1, 1500, False),
+    ],
+)
+def test_a_repetition_is_credible_if_it_is_likely_and_had_time_to_be_said(
+    text: str, logprob: float, voiced_frames: int, credible: bool
+):
+    assert Answer(text, logprob, 0.1).could_be_said(voiced_frames) is credible
 
 
 def test_what_is_written_for_any_noise_is_not_credible():
@@ -107,6 +125,8 @@ def test_what_is_written_for_any_noise_is_not_credible():
     assert stock_texts(texts * 2, share=0.1) == ("okay", "thank you")
     assert not Answer("Thank you!", -0.3, 0.1).is_likely(stock_texts(texts))
     assert Answer("Thank you, train.", -0.3, 0.1).is_likely(stock_texts(texts))
+    assert not Answer("Thank you. Thank you.", -0.3, 0.1).is_likely(stock_texts(texts))
+    assert Answer("Thank you you.", -0.3, 0.1).is_likely(stock_texts(texts))
 
 
 def doubtful_batch() -> SteeredBatch:
@@ -196,6 +216,17 @@ def test_speech_that_the_gate_doubts_is_heard_by_the_decoder(kind: str, doubting
     heard = transcribe(kind, doubting, audio)
     assert heard == transcribe(kind, doubting, audio, steer_alpha=0)
     assert heard == words(truth("speech")["speech"][0]["text"])
+
+
+@pytest.mark.parametrize("kind", ["faster", "batched", "openai"])
+def test_a_word_said_twice_that_the_gate_doubts_is_heard(kind: str, doubting: Path):
+    """tiny.en hears another word than "close", but twice."""
+    word = sample("speech")[round(6.69 * 16_000) : round(7.31 * 16_000)]
+    audio = np.concatenate([word, np.zeros(1600, np.float32), word])
+    heard = transcribe(kind, doubting, audio, temperature=0.0, beam_size=5)
+    assert heard == transcribe(kind, doubting, audio, steer_alpha=0, temperature=0.0, beam_size=5)
+    first, second = heard.split()
+    assert first == second
 
 
 @pytest.mark.parametrize("kind", ["faster", "batched", "openai"])

@@ -24,6 +24,8 @@ InDoubt = Literal["ramp", "ask", "edit"]
 until the decoder has been asked; edited in full, because the decoder heard nobody."""
 BRIEF_FRAMES = 100
 """2 s"""
+FRAMES_PER_REPEATED_WORD = 12
+"""0.24 s of sound that each word of a repetition takes at least, if somebody says it"""
 
 
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
@@ -63,29 +65,38 @@ class Answer(NamedTuple):
     avg_logprob: float
     no_speech_prob: float
 
-    def is_varied(self) -> bool:
-        """Not the repetition that noise in the shape of speech gives.
+    def could_be_said(self, voiced_frames: int) -> bool:
+        """Whether somebody can have said it in that much sound: words, and no loop that noise gives.
 
-        Whisper's compression ratio shows that in long texts only: half of the words must differ too.
+        Whisper's compression ratio shows loops in long texts only. Where half of the words or more are
+        repeated, as in "no, no", the decoder must be sure and each word must have had time to be said.
         """
         words = words_of(self.text)
-        loops = compression_ratio(self.text) > COMPRESSION_RATIO_THRESHOLD
-        return 2 * len(set(words)) > len(words) and not loops
+        if not words or compression_ratio(self.text) > COMPRESSION_RATIO_THRESHOLD:
+            return False
+        if 2 * len(set(words)) > len(words):
+            return True
+        had_time = voiced_frames >= FRAMES_PER_REPEATED_WORD * len(words)
+        return had_time and SilenceRule().is_likely(self.avg_logprob)
 
     def is_likely(self, stock_texts: Collection[str]) -> bool:
-        """By each of Whisper's own bounds, and no text that the model writes for any noise."""
+        """By each of Whisper's own bounds, and no text that the model writes for any noise, once or again."""
         rule = SilenceRule()
         likely = rule.is_likely(self.avg_logprob) and not rule.sounds_silent(self.no_speech_prob)
-        return likely and " ".join(words_of(self.text)) not in stock_texts
+        return likely and " ".join(_said_once(words_of(self.text))) not in stock_texts
 
 
 def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> bool:
     """Whether the decoder's answer about a window in doubt stays.
 
-    Where the gate leans to speech, only repetition speaks against it.
+    Where the gate leans to speech, only a text that nobody can have said speaks against it.
     """
-    leans_to_speech = bool(window.scores.amax() >= metadata.levels.threshold)
-    return answer.is_varied() and (leans_to_speech or answer.is_likely(metadata.stock_texts))
+    levels = metadata.levels
+    sound_above = levels.noise_ceiling if levels.gap_below is None else levels.gap_below
+    voiced_frames = int((window.scores > sound_above).sum())
+    leans_to_speech = bool(window.scores.amax() >= levels.threshold)
+    said = answer.could_be_said(voiced_frames)
+    return said and (leans_to_speech or answer.is_likely(metadata.stock_texts))
 
 
 def resolve_doubt(
@@ -114,6 +125,14 @@ def stock_texts(texts: Iterable[str], share: float = 0.01) -> tuple[str, ...]:
     """Words of what a model wrote for ``share`` or more of some recordings, and three times at least."""
     counts = Counter(" ".join(words_of(text)) for text in texts)
     return tuple(sorted(t for t, n in counts.items() if t and n >= max(3, share * counts.total())))
+
+
+def _said_once(words: Sequence[str]) -> Sequence[str]:
+    """The words that a text says over and over; all of it if it doesn't."""
+    for length in range(1, len(words) // 2 + 1):
+        if len(words) % length == 0 and list(words) == list(words[:length]) * (len(words) // length):
+            return words[:length]
+    return words
 
 
 def words_of(text: str) -> list[str]:

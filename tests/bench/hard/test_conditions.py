@@ -16,6 +16,20 @@ def test_short_ones_are_the_shortest(manifest: Path) -> None:
     assert [len(text.split()) for text in texts] == [2, 4]
 
 
+def test_short_utterances_are_said_again_after_a_pause(manifest: Path) -> None:
+    (once, *_) = made(manifest, "short", count=1)
+    for condition, times in {"twice": 2, "thrice": 3}.items():
+        (again, *rest) = made(manifest, condition, count=9)
+        assert not rest, "others have more words"
+        assert [clip.text for clip in again.speech] == [once.speech[0].text] * times
+        size = len(once.audio)
+        pause = (len(again.audio) - times * size) / (times - 1)
+        assert 0.05 * RATE - 1 <= pause <= 0.3 * RATE + 1
+        for start in np.arange(times) * round(size + pause):
+            np.testing.assert_array_equal(again.audio[start : start + size], once.audio)
+        assert not again.audio[size : size + round(pause)].any()
+
+
 def test_no_more_long_recordings_than_two(manifest: Path) -> None:
     given = material(read_manifest(manifest))
     assert [len(jobs(name, given, 50)) for name in ("long", "gaps", "clean", "dc")] == [2, 20, 10, 50]

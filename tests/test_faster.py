@@ -617,6 +617,20 @@ def test_the_language_is_that_of_the_first_speech(segments: int):
     assert steered.all_language_probs == unsteered.all_language_probs
 
 
+def test_the_batched_pipeline_yields_nothing_for_silent_chunks():
+    """They were empty subtitles; of the second chunk everything stays, numbered from 1."""
+    pipeline = BatchedInferencePipeline(WhisperModel("tiny.en", compute_type="int8", cpu_threads=1))
+    silence = np.zeros(8 * 16_000, np.float32)
+    audio, seconds = np.concatenate([silence, SPEECH]), len(SPEECH) / 16_000
+    clips = [{"start": 0, "end": 8.0}, {"start": 8.0, "end": 8.0 + seconds}]
+    segments = list(pipeline.transcribe(audio, clip_timestamps=clips)[0])
+    assert [segment.id for segment in segments] == [1]
+    assert metrics.normalise(segments[0].text, "en") == metrics.normalise(
+        truth("speech")["speech"][0]["text"], "en"
+    )
+    assert not list(pipeline.transcribe(silence, clip_timestamps=clips[:1])[0])
+
+
 def test_a_pipeline_needs_a_model_that_steers():
     plain = faster_whisper.WhisperModel(str(weights("tiny.en").ct2_dir), compute_type="int8", cpu_threads=1)
     with pytest.raises(AttachError, match="attach"):

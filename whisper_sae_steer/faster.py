@@ -18,7 +18,13 @@ from .models.weights import resolve
 from .steering.batch import Verdict, WindowTokens
 from .steering.calls import Call, CallOptions, active, current, shows_options_of, within
 from .steering.ctranslate import Decoded, EncoderOutput, SteeredEncoder, SteeredStorage
-from .steering.cuts import content_of, cut_window, protect_seek_from_word_times, tokens_that_seek_to
+from .steering.cuts import (
+    content_of,
+    cut_window,
+    protect_seek_from_word_times,
+    resume_at_unread_speech,
+    tokens_that_seek_to,
+)
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
@@ -126,12 +132,16 @@ class WhisperModel(faster_whisper.WhisperModel):
         result, logprob, temperature, compression = super().generate_with_fallback(
             encoder_output, prompt, tokenizer, options
         )
+        window = encoder_output.batch.window()
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
         if cut is not None:
             if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
                 tokens, silence = [], 0.0  # or the whole window would be skipped
+            assert self.steerer is not None
+            scores, levels = window.scores.cpu().numpy(), self.steerer.pack.metadata.levels
+            cut = resume_at_unread_speech(cut, tokens, scores, levels, begin)
             tokens = tokens_that_seek_to(tokens, cut, begin)
-        tokens = WindowTokens(tokens, encoder_output.batch.window())
+        tokens = WindowTokens(tokens, window._replace(cut=cut))
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
 
     def _split_segments_by_timestamps(
@@ -249,6 +259,16 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         return outputs
 
     def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Generator[fw.Segment]:
-        segments = super()._batched_segments_generator(*args, **kwargs)
-        call = current(self.model.steerer)
-        return within(self.model.steerer, call, map(self.model.labelled, segments))
+        segments = self._with_text(super()._batched_segments_generator(*args, **kwargs))
+        return within(self.model.steerer, current(self.model.steerer), segments)
+
+    def _with_text(self, segments: Iterable[fw.Segment]) -> Iterator[fw.Segment]:
+        """Segments with their labels, without the empty ones of windows in which nobody speaks."""
+        left_out = 0
+        for segment in segments:
+            tokens = segment.tokens
+            if isinstance(tokens, WindowTokens) and tokens.window.is_silence() and not segment.text.strip():
+                left_out += 1
+                continue
+            segment.id -= left_out
+            yield self.model.labelled(segment)

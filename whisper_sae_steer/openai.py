@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FunctionType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from .steering.cuts import (
     content_of,
     cut_window,
     protect_seek_from_word_times,
+    resume_at_unread_speech,
     tokens_that_seek_to,
 )
 from .steering.doubt import Answer, resolve_doubt
@@ -146,11 +147,12 @@ class SteeredWhisper(Whisper):
         if not isinstance(call, _Transcription) or not call.options.alpha or self.steerer is None:
             return whisper.decode(self, mel, options, **kwargs)
         batch = _batch_of(mel) or self._encode_window(call, mel.half() if options.fp16 else mel)
-        asked: list[DecodingResult] = []
+        asked: list[_DecodedWindow] = []
 
         def ask(_rows: Sequence[int]) -> list[Answer]:
             asked.append(self._decode_window(call, batch, options, **kwargs))
-            return [Answer(asked[0].text, asked[0].avg_logprob, asked[0].no_speech_prob)]
+            result = asked[0].result
+            return [Answer(result.text, result.avg_logprob, result.no_speech_prob)]
 
         def edit_refused(refused: SteeredBatch, _rows: Sequence[int]) -> SteeredBatch:
             heard = _without_gap(mel.half() if options.fp16 else mel, refused.cut)
@@ -161,10 +163,11 @@ class SteeredWhisper(Whisper):
         resolved = resolve_doubt(batch, self.steerer.pack.metadata, ask, edit_refused)
         _keep_batch(mel, resolved)
         if asked and not resolved.window().is_silence():
-            result = asked[0]
+            result, cut = asked[0]
         else:
-            result = self._decode_window(call, resolved, options, **kwargs)
-        return replace(result, temperature=WindowTemperature(result.temperature, resolved.window()))
+            result, cut = self._decode_window(call, resolved, options, **kwargs)
+        window = resolved.window()._replace(cut=cut)
+        return replace(result, temperature=WindowTemperature(result.temperature, window))
 
     def _encode_window(self, call: "_Transcription", mel: Tensor) -> SteeredBatch:
         """Encode a window [n_mels, 3000] of transcribe without its gap."""
@@ -187,15 +190,19 @@ class SteeredWhisper(Whisper):
 
     def _decode_window(
         self, call: "_Transcription", batch: SteeredBatch, options: DecodingOptions, **kwargs: Any
-    ) -> DecodingResult:
-        """``whisper.decode``; where the window has a gap, its tokens then lead to the end of that."""
+    ) -> "_DecodedWindow":
+        """``whisper.decode``; where the window has a gap, its tokens then lead to the end of that.
+
+        Or to the end of the text, if the decoder left speech before the gap unread.
+        """
         begin = get_tokenizer(self.is_multilingual, num_languages=self.num_languages).timestamp_begin
         cut, frames = batch.cut, batch.frames[0]
         if cut is not None and cut.seeks_only():
-            return DecodingResult(
+            seeks = DecodingResult(
                 frames, options.language or "en", tokens=[begin + cut.skip_to] * 2,
                 avg_logprob=0.0, no_speech_prob=0.0, temperature=0.0, compression_ratio=0.0,
             )  # fmt: skip
+            return _DecodedWindow(seeks, cut)
         if batch.window().is_silence():  # an empty transcript is right
             # without a length penalty whisper divides by the length
             penalty = 1.0 if options.length_penalty is None else options.length_penalty
@@ -203,10 +210,13 @@ class SteeredWhisper(Whisper):
         result = whisper.decode(self, frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
         if cut is None:
-            return result
+            return _DecodedWindow(result, None)
         if call.silence_rule(result.no_speech_prob, result.avg_logprob):  # the whole window would be skipped
             result = replace(result, tokens=[], no_speech_prob=0.0)
-        return replace(result, tokens=tokens_that_seek_to(result.tokens, cut, begin))
+        assert self.steerer is not None
+        scores, levels = batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
+        cut = resume_at_unread_speech(cut, result.tokens, scores, levels, begin)
+        return _DecodedWindow(replace(result, tokens=tokens_that_seek_to(result.tokens, cut, begin)), cut)
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""
@@ -260,8 +270,14 @@ class _Transcription(Call):
     """a rest of a window as short as this is skipped after its last word"""
 
 
-# Whisper decodes the same mel at one temperature after the other, and aligns words to it: what was encoded of
-# a window stays with its mel.
+class _DecodedWindow(NamedTuple):
+    """What the decoder made of a window, and where the library is led to after it."""
+
+    result: DecodingResult
+    cut: WindowCut | None
+
+
+# Whisper decodes the same mel at one temperature after the other: what was encoded of it stays with it.
 _BATCH = "_steered_batch"
 
 
@@ -282,18 +298,17 @@ def _without_gap(mel: Tensor, cut: WindowCut | None) -> Tensor:
     return mel
 
 
-def _add_word_timestamps(
-    *, segments: list[dict[str, Any]], model: SteeredWhisper, mel: Tensor, **options: Any
-) -> None:
+def _add_word_timestamps(*, segments: list[dict[str, Any]], model: SteeredWhisper, **options: Any) -> None:
     """whisper's; a seek to the end of a gap stays."""
-    timing.add_word_timestamps(segments=segments, model=model, mel=mel, **options)
-    call, batch = current(model.steerer), _batch_of(mel)
-    if not isinstance(call, _Transcription) or batch is None or batch.cut is None:
+    timing.add_word_timestamps(segments=segments, model=model, **options)
+    call, carrier = current(model.steerer), segments[-1]["temperature"] if segments else None
+    cut = carrier.window.cut if isinstance(carrier, WindowTemperature) else None
+    if not isinstance(call, _Transcription) or cut is None:
         return
-    rest_frames = WINDOW_FRAMES - batch.cut.resume_at
+    rest_frames = WINDOW_FRAMES - cut.resume_at
     rest_seconds = MEL_FRAME_SECONDS * MEL_FRAMES_PER_ENCODER_FRAME * rest_frames
     if call.skips_silence_seconds is None or rest_seconds > call.skips_silence_seconds:
-        protect_seek_from_word_times(segments, batch.cut, options["tokenizer"].timestamp_begin)
+        protect_seek_from_word_times(segments, cut, options["tokenizer"].timestamp_begin)
 
 
 def _print(line: str) -> None:

@@ -14,6 +14,7 @@ from whisper_sae_steer.steering.cuts import (
     content_of,
     cut_window,
     frames_before_speech,
+    resume_at_unread_speech,
     tokens_that_seek_to,
 )
 
@@ -108,6 +109,38 @@ def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list
         cuts.append(len(tokens))
     segments = [tokens[a:b] for a, b in zip([0, *cuts], cuts, strict=False)]
     return segments, seek + (size if single else 2 * (tokens[cuts[-1] - 1] - BEGIN))
+
+
+CUT = WindowCut(0, 725, 1100)
+"""behind speech from 0 to 14 s, and before a gap"""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "resume_at"),
+    [
+        ([BEGIN, 7, 8, BEGIN + 385], 385),  # of two sentences only the first was read
+        ([BEGIN, 7, BEGIN + 200, BEGIN + 200, 8, BEGIN + 385], 385),
+        ([BEGIN, 7, 8, BEGIN + 665], 1100),  # what is left is too short to be more than the text's end
+        ([BEGIN, 7, 8, BEGIN + 700], 1100),
+        ([BEGIN, 7, 8], 1100),  # nobody knows where it ends
+        ([BEGIN, 7, 8, BEGIN + 10], 1100),  # nobody speaks so fast: the time is wrong
+        ([BEGIN, 7, 8, BEGIN + 900], 1100),
+        ([], 1100),
+    ],
+)
+def test_speech_before_a_gap_that_was_not_read_is_read_next(tokens: list[int], resume_at: int):
+    heard = scores((0, 700), (1120, 1400))
+    cut = resume_at_unread_speech(CUT, tokens, heard, LEVELS, BEGIN)
+    assert cut == CUT._replace(resume_at=resume_at)
+    segments, seek = split(tokens_that_seek_to(tokens, cut, BEGIN))
+    assert seek == 2 * resume_at
+    assert [s for s in segments if any(token < BEGIN for token in s)] or not tokens
+
+
+def test_sound_that_the_gate_does_not_call_speech_is_not_read_again():
+    heard = scores((0, 400), (450, 700))
+    heard[450:700] = LEVELS.threshold - 0.1
+    assert resume_at_unread_speech(CUT, [BEGIN, 7, BEGIN + 400], heard, LEVELS, BEGIN) == CUT
 
 
 @pytest.mark.parametrize(

@@ -68,14 +68,14 @@ class Answer(NamedTuple):
     def could_be_said(self, voiced_frames: int) -> bool:
         """Whether somebody can have said it in that much sound: words, and no loop that noise gives.
 
-        Whisper's compression ratio shows loops in long texts only. Where half of the words or more are
-        repeated, as in "no, no", the decoder must be sure and each word must have had time to be said.
+        Whisper's compression ratio shows loops in long texts only: half of the words must differ too. One
+        word alone may be said again ("no, no"), if the decoder is sure and each had time to be said.
         """
         words = words_of(self.text)
         if not words or compression_ratio(self.text) > COMPRESSION_RATIO_THRESHOLD:
             return False
-        if 2 * len(set(words)) > len(words):
-            return True
+        if len(words) == 1 or len(set(words)) > 1:
+            return 2 * len(set(words)) > len(words)
         had_time = voiced_frames >= FRAMES_PER_REPEATED_WORD * len(words)
         return had_time and SilenceRule().is_likely(self.avg_logprob)
 

@@ -1,6 +1,7 @@
 """Attribution through the decoder, and the edits that are built from it."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def evidence(tmp_path: Path, objective: SilenceObjective) -> EditEvidence:
     return EditEvidence(sae, objective, sample_frames(sae, windows), windows)
 
 
-@pytest.mark.parametrize("selection", directions.SELECTIONS)
+@pytest.mark.parametrize("selection", get_args(Selection))
 def test_a_direction_has_length_one(evidence: EditEvidence, selection: Selection):
     edit = build_edit("direction", selection, evidence)
     vector = (edit.coefficients[:, None] * edit.directions).sum(0)

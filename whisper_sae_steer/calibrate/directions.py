@@ -1,7 +1,7 @@
 """From selected features to the edit: which directions, how large, for each strategy."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from .selection import (
 from .windows import CalibrationWindow
 
 Selection = Literal["attribution", "logistic", "fisher", "gradient", "contrast"]
-SELECTIONS: tuple[str, ...] = get_args(Selection)
 STEER_FEATURES = 100
 GRADIENT_WINDOWS = 32
 PATH_LENGTH = 0.3

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -90,3 +91,14 @@ CONFIG = TrainConfig(
 def same(one: SAE, other: SAE) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def enlarge_activations(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Let a :class:`Meaner` give activations so many times as large."""
+    real = Meaner.__call__
+
+    def large(self: Meaner, windows: list[np.ndarray]):
+        for frames in real(self, windows):
+            yield frames._replace(taps={tap: h * factor for tap, h in frames.taps.items()})
+
+    monkeypatch.setattr(Meaner, "__call__", large)

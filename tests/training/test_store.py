@@ -11,7 +11,7 @@ import torch
 
 from tests.support.paths import ROOT
 from tests.support.real_models import weights
-from tests.support.training_parts import Meaner, clip, write_wav
+from tests.support.training_parts import Meaner, clip, enlarge_activations, write_wav
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.models.taps import WindowEncoder
@@ -108,13 +108,7 @@ def test_store_of_something_else_is_not_taken(clips: list[Clip], tmp_path: Path,
 def test_activations_too_large_for_float16(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = Meaner.__call__
-
-    def large(self: Meaner, windows: list[np.ndarray]):
-        for frames in real(self, windows):
-            yield frames._replace(taps={tap: h * 1e5 for tap, h in frames.taps.items()})
-
-    monkeypatch.setattr(Meaner, "__call__", large)
+    enlarge_activations(monkeypatch, 1e5)
     with pytest.raises(CalibrationError, match=r"block\.0 don't fit float16; use bfloat16"):
         build_store(Meaner(), clips, tmp_path / "store")
     assert not list((tmp_path / "store").glob("*.safetensors"))

@@ -10,7 +10,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 
 from tests.support.analysis_parts import make_sae, make_store, sparse_features
 from tests.support.real_models import SAMPLES, sample, weights
-from tests.support.training_parts import Meaner, clip, write_wav
+from tests.support.training_parts import Meaner, clip, enlarge_activations, write_wav
 from whisper_sae_steer.analysis.store import activations as store
 from whisper_sae_steer.analysis.store import encode
 from whisper_sae_steer.analysis.store.activations import ActivationStore, open_sae, order_of_tap
@@ -137,13 +137,7 @@ def test_unreadable_files_are_skipped(clips: list[Clip], tmp_path: Path, monkeyp
 def test_activations_that_float16_cannot_hold(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real = Meaner.__call__
-
-    def large(self: Meaner, windows: list[np.ndarray]):
-        for frames in real(self, windows):
-            yield frames._replace(taps={tap: h * 1e6 for tap, h in frames.taps.items()})
-
-    monkeypatch.setattr(Meaner, "__call__", large)
+    enlarge_activations(monkeypatch, 1e6)
     with pytest.raises(AnalysisError, match=r"activations at block\.0 don't fit float16"):
         build_store(Meaner(), clips, tmp_path / "store")
     assert not list((tmp_path / "store").rglob("*.safetensors"))

@@ -36,6 +36,19 @@ def test_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main([*line, "--out", str(out), "--per_condition", "0"]) == 2
 
 
+def test_gaps_are_marked_where_they_fall_among_the_words(manifest: Path, tmp_path: Path) -> None:
+    names = ["heads", "paragraphs", "joined"]
+    line = ["bench", "hard", str(manifest), "--per_condition", "1", "--conditions", *names]
+    assert cli.main([*line, "--out", str(tmp_path)]) == 0
+    head, paragraphs, joined = read_manifest(tmp_path / "manifest.tsv")
+    assert head.text.startswith("| word ")
+    assert (head.text.count("|"), len(head.gaps)) == (1, 1)
+    assert paragraphs.text.count("|") == len(paragraphs.gaps)
+    assert paragraphs.text.count("word") >= len(paragraphs.gaps) > 1
+    assert "| |" not in paragraphs.text
+    assert (joined.text.count("|"), joined.gaps) == (0, ())
+
+
 def test_a_stopped_command_goes_on(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def test_short_utterances_are_said_again_after_a_pause(manifest: Path) -> None:
 def test_no_more_long_recordings_than_two(manifest: Path) -> None:
     given = material(read_manifest(manifest))
     assert [len(jobs(name, given, 50)) for name in ("long", "gaps", "clean", "dc")] == [2, 20, 10, 50]
+    assert [len(jobs(name, given, 50)) for name in ("music-gaps", "paragraphs", "joined")] == [20, 20, 20]
 
 
 def test_sounds_are_not_those_of_calibration(manifest: Path) -> None:

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tests.support.hard_cases import RATE, decibels, made, voice
+from tests.support.hard_cases import RATE, Audio, decibels, made, voice
+from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.reading import load_audio
 
 
@@ -22,3 +24,51 @@ def test_gaps_lie_where_they_are_said_to(manifest: Path) -> None:
         assert not silent.audio[start:end].any()
     assert {clip.kind for clip in noisy.background} == {"nonspeech", "music"}
     assert not silent.background
+
+
+def test_several_sentences_follow_one_another_before_a_gap(manifest: Path) -> None:
+    musical = made(manifest, "music-gaps", count=4)
+    for recording in musical:
+        assert {clip.kind for clip in recording.background} == {"music"}
+        assert (recording.parts[0], recording.parts[-1]) == ((), ())
+        assert len(recording.parts) == len(recording.gaps) + 1
+        assert min(len(clip.text.split()) for clip in recording.speech) == 4
+        edges = [round(edge * RATE) for gap in recording.gaps for edge in gap]
+        for start, end, part in zip(edges[1::2], edges[2::2], recording.parts[1:], strict=False):
+            assert_in_a_row(recording.audio[start:end], part)
+    rows = {len(part) for recording in musical for part in recording.parts[1:-1]}
+    assert rows == {1, 2, 3, 4}
+
+
+def test_paragraphs_differ_from_music_gaps_only_in_their_gaps(manifest: Path) -> None:
+    levels: list[float] = []
+    kinds: set[str] = set()
+    for mixed, musical in zip(made(manifest, "paragraphs"), made(manifest, "music-gaps"), strict=True):
+        assert (mixed.parts, mixed.gaps) == (musical.parts, musical.gaps)
+        kinds |= {clip.kind for clip in mixed.background}
+        for start, end in mixed.gaps:
+            levels.append(float(np.mean(mixed.audio[round(start * RATE) : round(end * RATE)] ** 2)))
+    assert kinds == {"nonspeech", "music"}
+    assert 0 < levels.count(0) < len(levels) / 2
+
+
+def test_joined_sentences_have_no_gaps(manifest: Path) -> None:
+    for recording in made(manifest, "joined", count=2):
+        assert 120 <= len(recording.audio) / RATE <= 600
+        assert (recording.gaps, recording.background) == ((), ())
+        (part,) = recording.parts
+        assert_in_a_row(recording.audio, part)
+
+
+def assert_in_a_row(audio: Audio, part: Sequence[Clip]) -> None:
+    """Nothing but these utterances, without the silence at their ends, and 0.2 to 0.6 s between them."""
+    at = 0
+    for clip in part:
+        spoken = load_audio(clip.path)[8000:-4800]
+        if at:
+            pause = int(np.argmax(audio[at : at + RATE] != 0)) - int(np.argmax(spoken != 0))
+            assert 0.2 * RATE <= pause <= 0.6 * RATE
+            at += pause
+        np.testing.assert_array_equal(audio[at : at + len(spoken)], spoken)
+        at += len(spoken)
+    assert at == len(audio)

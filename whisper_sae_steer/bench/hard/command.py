@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--conditions", nargs="+", choices=CONDITIONS, metavar="NAME",
         help="%(choices)s; default: all")  # fmt: skip
     add("--per_condition", type=int, default=50, metavar="N",
-        help="at most N recordings of each; of those with gaps at most 20, of `long` 2")  # fmt: skip
+        help="at most N recordings of each; of those that last minutes at most 20, of `long` 2")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--out", type=Path, required=True, help="folder for the audio and its manifest.tsv")
 
@@ -99,7 +99,7 @@ def _kept(manifest: Path) -> dict[str, str]:
 
 def _line(key: str, split: str, job: Job, recording: HardRecording) -> str:
     speech, clips = recording.speech, (*recording.speech, *recording.background)
-    texts = [clip.text for clip in speech]
+    texts = [" ".join(clip.text for clip in part) for part in recording.parts]
     speakers = sorted({clip.group for clip in speech})
     cells = {
         "path": key,
@@ -109,7 +109,7 @@ def _line(key: str, split: str, job: Job, recording: HardRecording) -> str:
         "seconds": f"{len(recording.audio) / SAMPLE_RATE:.3f}",
         "language": speech[0].language if speech else "",
         # a mark at each gap: metrics of gaps need to know which words are next to them
-        "text": " | ".join(["", *texts, ""]).strip() if recording.gaps else " ".join(texts),
+        "text": " | ".join(texts).strip(),
         "group": speakers[0] if len(speakers) == 1 else "",
         "source": _joined(clip.origin for clip in clips) or "generated:whisper_sae_steer.synthetic",
         "licence": _joined(clip.licence for clip in clips) or "CC0-1.0",

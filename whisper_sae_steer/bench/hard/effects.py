@@ -85,6 +85,7 @@ def _clipped(voice: Audio, rng: np.random.Generator) -> Audio:
 EFFECTS: dict[str, Effect] = {
     "clean": _alone(lambda voice, rng: voice),
     "short": _alone(lambda voice, rng: voice),
+    "single": _alone(lambda voice, rng: voice),
     **{f"snr{snr}": _noisy(snr, "nonspeech") for snr in (20, 10, 5, 0, -5)},
     **{f"music{snr}": _noisy(snr, "music") for snr in (10, 5, 0)},
     **{f"babble{snr}": _babbling(snr) for snr in (10, 0)},

@@ -1,10 +1,11 @@
 """What hard cases are made from and made of: clips, pieces of background, levels."""
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import cycle
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from ...audio.reading import load_audio
 from ...audio.units import SAMPLE_RATE
 from ...errors import ManifestError
 
+T = TypeVar("T")
 Audio: TypeAlias = NDArray[np.float32]
 Mixture: TypeAlias = tuple[Audio, tuple[Clip, ...]]
 """Samples, and the clips that make their background."""
@@ -24,6 +26,8 @@ FRAME = SAMPLE_RATE // 50
 """Samples of 20 ms."""
 EDGE_DB = -40.0
 """A sound begins and ends with a 20 ms frame at this level or above, relative to the loudest."""
+SENTENCE_WORDS = 4
+"""An utterance of so many words or more is a sentence."""
 
 
 class Material(NamedTuple):
@@ -44,12 +48,18 @@ class HardRecording(NamedTuple):
     """One hard case: `audio` is float32 [n] mono at 16 kHz, within ±1."""
 
     audio: Audio
-    speech: tuple[Clip, ...] = ()
-    """The utterances to transcribe, in order; none in a recording without speech."""
+    parts: tuple[tuple[Clip, ...], ...] = ()
+    """The utterances to transcribe, in order: those before, between and after the gaps. All are one
+    part in a recording without gaps; there is no part in one without speech."""
     background: tuple[Clip, ...] = ()
     """Other clips that can be heard."""
     gaps: tuple[tuple[float, float], ...] = ()
-    """Start and end in seconds of what lies before, between and after several utterances."""
+    """Start and end in seconds of what lies between the parts."""
+
+    @property
+    def speech(self) -> tuple[Clip, ...]:
+        """The utterances of all parts."""
+        return tuple(clip for part in self.parts for clip in part)
 
 
 def material(clips: Sequence[Clip], language: str | None = None, seed: int = 0) -> Material:
@@ -59,12 +69,37 @@ def material(clips: Sequence[Clip], language: str | None = None, seed: int = 0) 
     return Material(spread(speech), [clip for clip in clips if clip.kind != "speech"], seed)
 
 
+def words(clip: Clip) -> int:
+    """Words of its transcript."""
+    return len(clip.text.split())
+
+
+def distinct_first(speech: Sequence[Clip]) -> list[Clip]:
+    """The utterances, each transcript in turn: every prefix holds as many different ones as it can."""
+    uses = Counter[str]()
+    ranked: list[tuple[int, Clip]] = []
+    for clip in speech:
+        ranked.append((uses[clip.text], clip))
+        uses[clip.text] += 1
+    return [clip for _, clip in sorted(ranked, key=lambda item: item[0])]
+
+
+def sentences(speech: Sequence[Clip]) -> list[Clip]:
+    """The utterances of at least SENTENCE_WORDS words."""
+    return [clip for clip in speech if words(clip) >= SENTENCE_WORDS]
+
+
+def pick(pool: Sequence[T], rng: np.random.Generator) -> T:
+    """One of several; where there is but one, nothing is drawn, and the generator stays as it was."""
+    return pool[int(rng.integers(len(pool)))]
+
+
 def background(pool: Sequence[Clip], samples: int, rng: np.random.Generator, what: str) -> Mixture:
     """`samples` of one class of sound: clips in random order, each at RMS 1, as many as it takes."""
     if not pool:
         raise lacking("with this background", what)
     classes = sorted({clip.class_ for clip in pool})
-    class_ = classes[int(rng.integers(len(classes)))]
+    class_ = pick(classes, rng)
     members = [clip for clip in pool if clip.class_ == class_]
     parts: list[Audio] = []
     used: list[Clip] = []
@@ -88,6 +123,11 @@ def trimmed(audio: Audio) -> Audio:
     power = np.mean(frames**2, axis=1)
     (loud,) = np.nonzero(power >= power.max() * 10 ** (EDGE_DB / 10))
     return frames[loud[0] : loud[-1] + 1].ravel()
+
+
+def whole_frames(seconds: float) -> int:
+    """Samples of a time, rounded to whole frames."""
+    return round(seconds * SAMPLE_RATE / FRAME) * FRAME
 
 
 def rms(audio: Audio) -> float:

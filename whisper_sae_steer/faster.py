@@ -22,13 +22,12 @@ from .steering.cuts import (
     content_of,
     cut_window,
     protect_seek_from_word_times,
-    resume_at_unread_speech,
-    tokens_that_seek_to,
 )
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.steerer import Steerer
+from .steering.unread import read_on
 
 
 @dataclass
@@ -121,7 +120,7 @@ class WhisperModel(faster_whisper.WhisperModel):
     def generate_with_fallback(
         self, encoder_output: EncoderOutput, prompt: list[int], tokenizer: Any, options: Any
     ) -> tuple[Any, float, float, float]:
-        """faster-whisper's; where the window has a gap, its tokens then lead to the end of that."""
+        """faster-whisper's; the tokens then lead to speech that they leave out, and past a gap."""
         if not isinstance(encoder_output, SteeredStorage):
             return super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
         begin, cut = tokenizer.timestamp_begin, encoder_output.batch.cut
@@ -134,13 +133,13 @@ class WhisperModel(faster_whisper.WhisperModel):
         )
         window = encoder_output.batch.window()
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
-        if cut is not None:
-            if SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob):
-                tokens, silence = [], 0.0  # or the whole window would be skipped
-            assert self.steerer is not None
+        rule = SilenceRule(options.no_speech_threshold, options.log_prob_threshold)
+        if cut is not None and rule(silence, logprob):
+            tokens, silence = [], 0.0  # or the whole window would be skipped
+        call = current(self.steerer)
+        if self.steerer is not None and call is not None and call.options.skip_gaps:
             scores, levels = window.scores.cpu().numpy(), self.steerer.pack.metadata.levels
-            cut = resume_at_unread_speech(cut, tokens, scores, levels, begin)
-            tokens = tokens_that_seek_to(tokens, cut, begin)
+            tokens, cut = read_on(tokens, cut, scores, levels, begin)
         tokens = WindowTokens(tokens, window._replace(cut=cut))
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
 

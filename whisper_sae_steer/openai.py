@@ -36,14 +36,13 @@ from .steering.cuts import (
     content_of,
     cut_window,
     protect_seek_from_word_times,
-    resume_at_unread_speech,
-    tokens_that_seek_to,
 )
 from .steering.doubt import Answer, resolve_doubt
 from .steering.language import detect_at_speech, language_call
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
 from .steering.steerer import Steerer
+from .steering.unread import read_on
 
 AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
 
@@ -191,10 +190,7 @@ class SteeredWhisper(Whisper):
     def _decode_window(
         self, call: "_Transcription", batch: SteeredBatch, options: DecodingOptions, **kwargs: Any
     ) -> "_DecodedWindow":
-        """``whisper.decode``; where the window has a gap, its tokens then lead to the end of that.
-
-        Or to the end of the text, if the decoder left speech before the gap unread.
-        """
+        """``whisper.decode``; the tokens then lead to speech that they leave out, and past a gap."""
         begin = get_tokenizer(self.is_multilingual, num_languages=self.num_languages).timestamp_begin
         cut, frames = batch.cut, batch.frames[0]
         if cut is not None and cut.seeks_only():
@@ -209,14 +205,13 @@ class SteeredWhisper(Whisper):
             options = replace(options, suppress_blank=False, length_penalty=penalty)
         result = whisper.decode(self, frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
-        if cut is None:
-            return _DecodedWindow(result, None)
-        if call.silence_rule(result.no_speech_prob, result.avg_logprob):  # the whole window would be skipped
-            result = replace(result, tokens=[], no_speech_prob=0.0)
-        assert self.steerer is not None
+        if cut is not None and call.silence_rule(result.no_speech_prob, result.avg_logprob):
+            result = replace(result, tokens=[], no_speech_prob=0.0)  # or the whole window would be skipped
+        if not call.options.skip_gaps or self.steerer is None:
+            return _DecodedWindow(result, cut)
         scores, levels = batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
-        cut = resume_at_unread_speech(cut, result.tokens, scores, levels, begin)
-        return _DecodedWindow(replace(result, tokens=tokens_that_seek_to(result.tokens, cut, begin)), cut)
+        tokens, cut = read_on(result.tokens, cut, scores, levels, begin)
+        return _DecodedWindow(replace(result, tokens=tokens), cut)
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.support.small_pack import small_pack
+from tests.support.window_tokens import BEGIN, scores, split
 from whisper_sae_steer.steering.cuts import (
     MIN_GAP_FRAMES,
     PAD_FRAMES,
@@ -14,21 +14,12 @@ from whisper_sae_steer.steering.cuts import (
     content_of,
     cut_window,
     frames_before_speech,
-    resume_at_unread_speech,
     tokens_that_seek_to,
 )
 
-BEGIN = 50364
 LEVELS = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata.levels
 NO_GAPS = replace(LEVELS, gap_below=None)
 END = 1500
-
-
-def scores(*speech: tuple[int, int], level: float = 8.0) -> NDArray[np.float32]:
-    values = np.full(1500, -9.0, np.float32)
-    for start, end in speech:
-        values[start:end] = level
-    return values
 
 
 @pytest.mark.parametrize(
@@ -96,51 +87,6 @@ def test_padding_is_no_gap_and_packs_may_look_for_none():
     values = scores((0, 300))
     assert cut_window(values, 300 + MIN_GAP_FRAMES - 1, LEVELS) is None
     assert cut_window(values, END, NO_GAPS) is None
-
-
-def split(tokens: list[int], seek: int = 0, size: int = 3000) -> tuple[list[list[int]], int]:
-    """What both libraries make of a window's tokens: its segments, and where they seek to next."""
-    times = [token >= BEGIN for token in tokens]
-    cuts = [i for i in range(1, len(tokens)) if times[i] and times[i - 1]]
-    single = times[-2:] == [False, True]
-    if not cuts:
-        return [tokens], seek + size
-    if single:
-        cuts.append(len(tokens))
-    segments = [tokens[a:b] for a, b in zip([0, *cuts], cuts, strict=False)]
-    return segments, seek + (size if single else 2 * (tokens[cuts[-1] - 1] - BEGIN))
-
-
-CUT = WindowCut(0, 725, 1100)
-"""behind speech from 0 to 14 s, and before a gap"""
-
-
-@pytest.mark.parametrize(
-    ("tokens", "resume_at"),
-    [
-        ([BEGIN, 7, 8, BEGIN + 385], 385),  # of two sentences only the first was read
-        ([BEGIN, 7, BEGIN + 200, BEGIN + 200, 8, BEGIN + 385], 385),
-        ([BEGIN, 7, 8, BEGIN + 665], 1100),  # what is left is too short to be more than the text's end
-        ([BEGIN, 7, 8, BEGIN + 700], 1100),
-        ([BEGIN, 7, 8], 1100),  # nobody knows where it ends
-        ([BEGIN, 7, 8, BEGIN + 10], 1100),  # nobody speaks so fast: the time is wrong
-        ([BEGIN, 7, 8, BEGIN + 900], 1100),
-        ([], 1100),
-    ],
-)
-def test_speech_before_a_gap_that_was_not_read_is_read_next(tokens: list[int], resume_at: int):
-    heard = scores((0, 700), (1120, 1400))
-    cut = resume_at_unread_speech(CUT, tokens, heard, LEVELS, BEGIN)
-    assert cut == CUT._replace(resume_at=resume_at)
-    segments, seek = split(tokens_that_seek_to(tokens, cut, BEGIN))
-    assert seek == 2 * resume_at
-    assert [s for s in segments if any(token < BEGIN for token in s)] or not tokens
-
-
-def test_sound_that_the_gate_does_not_call_speech_is_not_read_again():
-    heard = scores((0, 400), (450, 700))
-    heard[450:700] = LEVELS.threshold - 0.1
-    assert resume_at_unread_speech(CUT, [BEGIN, 7, BEGIN + 400], heard, LEVELS, BEGIN) == CUT
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ MIN_GAP_FRAMES = 150
 """3 s without speech make a gap"""
 PAD_FRAMES = 20
 """0.4 s left around speech"""
-UNREAD_FRAMES = 40
-"""speech (0.8 s) that a decoder leaves unread before a cut, from which on it is asked again"""
 BLANK_WORD_SECONDS = 0.2
 """length of a word that stands for none: both libraries take shorter ones for hallucinations"""
 
@@ -68,26 +66,6 @@ def frames_before_speech(scores: NDArray[np.float32], content: int, levels: Gate
         return content
     cut = cut_window(scores, content, levels)
     return cut.skip_to if cut else 0
-
-
-def resume_at_unread_speech(
-    cut: WindowCut,
-    tokens: Sequence[int],
-    scores: NDArray[np.float32],
-    levels: GateLevels,
-    timestamp_begin: int,
-) -> WindowCut:
-    """The cut, but that the next window begins where the text ends, if speech follows it before the gap.
-
-    Whisper sometimes closes its text after one sentence of several. ``scores`` [1500] are the window's
-    smoothed speech scores. A text that ends without a timestamp, or where it began, is taken as it is.
-    """
-    times = [token - timestamp_begin for token in tokens if token >= timestamp_begin]
-    ends = bool(times) and tokens[-1] >= timestamp_begin and PAD_FRAMES <= times[-1] < cut.decode_until
-    if not ends:
-        return cut
-    unread = scores[times[-1] : cut.decode_until] >= levels.threshold
-    return cut._replace(resume_at=times[-1]) if int(unread.sum()) > UNREAD_FRAMES else cut
 
 
 def tokens_that_seek_to(tokens: Sequence[int], cut: WindowCut, timestamp_begin: int) -> list[int]:

@@ -1,0 +1,77 @@
+"""Speech that no text covers is read next."""
+
+import pytest
+
+from tests.support.small_pack import small_pack
+from tests.support.window_tokens import BEGIN, scores, split
+from whisper_sae_steer.steering.cuts import WindowCut
+from whisper_sae_steer.steering.unread import Reading, read_on
+
+LEVELS = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata.levels
+CUT = WindowCut(0, 725, 1100)
+"""behind speech from 0 to 14 s, and before a gap"""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "resume_at"),
+    [
+        ([BEGIN, 7, 8, BEGIN + 385], 385),  # of two sentences only the first was read
+        ([BEGIN, 7, BEGIN + 200, BEGIN + 200, 8, BEGIN + 385], 385),
+        ([BEGIN, 7, BEGIN + 200, BEGIN + 400, 8, BEGIN + 700], 200),  # one between two others was left out
+        ([BEGIN, 7, 8, BEGIN + 665], 1100),  # what is left is too short to be more than the text's end
+        ([BEGIN, 7, 8, BEGIN + 700], 1100),
+        ([BEGIN, 7, 8], 1100),  # nobody knows where it ends
+        ([BEGIN, 7, 8, BEGIN + 10], 1100),  # nobody speaks so fast: the time is wrong
+        ([BEGIN, 7, 8, BEGIN + 900], 1100),
+        ([], 1100),
+    ],
+)
+def test_speech_before_a_gap_that_was_not_read_is_read_next(tokens: list[int], resume_at: int):
+    heard = scores((0, 700), (1120, 1400))
+    read, cut = read_on(tokens, CUT, heard, LEVELS, BEGIN)
+    assert cut == CUT._replace(resume_at=resume_at)
+    segments, seek = split(read)
+    assert seek == 2 * resume_at
+    assert [s for s in segments if any(token < BEGIN for token in s)] or not tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "resume_at"),
+    [
+        ([BEGIN, 7, 8, BEGIN + 385], 385),
+        ([BEGIN, 7, BEGIN + 385, BEGIN + 900, 8, BEGIN + 1400], 385),
+        ([BEGIN, 7, BEGIN + 385, BEGIN + 900, 8, BEGIN + 1400, BEGIN + 1400], 385),
+    ],
+)
+def test_a_window_without_a_gap_goes_on_where_its_text_ends(tokens: list[int], resume_at: int):
+    read, cut = read_on(tokens, None, scores((0, 1500)), LEVELS, BEGIN)
+    assert cut == WindowCut(0, 1500, resume_at)
+    segments, seek = split(read)
+    assert seek == 2 * resume_at
+    assert segments[0] == [BEGIN, *tokens[1 : tokens.index(BEGIN + 385)], BEGIN + 385]
+    assert all(token >= BEGIN for segment in segments[1:] for token in segment)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [],
+        [7, 8],
+        [BEGIN, 7, 8],
+        [BEGIN, 7, BEGIN + 1480],
+        [BEGIN, 7, BEGIN + 400, BEGIN + 420, 8],  # both libraries go on from there by themselves
+        [BEGIN, 7, BEGIN + 400, BEGIN + 400],
+        [BEGIN + 300, 7, BEGIN + 1480],  # what comes before the text would be read no better again
+        [BEGIN, 7, BEGIN + 400, BEGIN + 430, 8, BEGIN + 1480],  # a pause, more or less
+    ],
+)
+def test_what_leaves_nothing_out_stays_as_it_is(tokens: list[int]):
+    assert read_on(tokens, None, scores((0, 1500)), LEVELS, BEGIN) == Reading(tokens, None)
+
+
+def test_sound_that_the_gate_does_not_call_speech_is_not_read_again():
+    heard = scores((0, 400), (450, 700))
+    heard[450:700] = LEVELS.threshold - 0.1
+    tokens = [BEGIN, 7, BEGIN + 400]
+    assert read_on(tokens, CUT, heard, LEVELS, BEGIN).cut == CUT
+    assert read_on(tokens, None, heard, LEVELS, BEGIN) == Reading(tokens, None)

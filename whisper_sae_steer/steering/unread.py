@@ -1,0 +1,73 @@
+"""Unread speech: what the gate hears and no text covers is read next.
+
+Whisper sometimes closes its text after one sentence of several, or leaves out what is said between two of
+its segments. Its timestamps tell which part of the window the text covers, and the gate where people speak.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cuts import PAD_FRAMES, WindowCut, tokens_that_seek_to
+from .pack import GateLevels
+
+UNREAD_FRAMES = 40
+"""speech (0.8 s) that a decoder leaves unread, from which on it is asked again"""
+
+
+class Reading(NamedTuple):
+    """Tokens of a window, such that the library goes on where speech is still to be read."""
+
+    tokens: list[int]
+    cut: WindowCut | None
+    """the window's cut; one that cuts nothing off, where only the next window's beginning is moved"""
+
+
+def read_on(
+    tokens: Sequence[int],
+    cut: WindowCut | None,
+    scores: NDArray[np.float32],
+    levels: GateLevels,
+    timestamp_begin: int,
+) -> Reading:
+    """What was read before the first speech that was left out; the next window begins there.
+
+    ``scores`` [1500] are the window's smoothed speech scores. Where nothing was left out, a cut window leads
+    to the end of its gap, and any other stays as it is.
+    """
+    until = cut.decode_until if cut else len(scores)
+    left = _before_unread_speech(tokens, scores[:until] >= levels.threshold, timestamp_begin)
+    if left is None and cut is None:
+        return Reading(list(tokens), None)
+    if left is not None:
+        tokens = tokens[:left]
+        cut = (cut or WindowCut(0, until, until))._replace(resume_at=tokens[-1] - timestamp_begin)
+    assert cut is not None
+    return Reading(tokens_that_seek_to(tokens, cut, timestamp_begin), cut)
+
+
+def _before_unread_speech(
+    tokens: Sequence[int], is_speech: NDArray[np.bool_], timestamp_begin: int
+) -> int | None:
+    """The number of tokens up to the timestamp after which speech was left out; None if nothing was.
+
+    Text that ends without a timestamp may reach to the end. Where the text begins, or ends at once, its times
+    are not to be trusted. From two timestamps at the end the library goes on by itself.
+    """
+    read_until = kept = 0
+    after_text = False
+    for number, token in enumerate(tokens, 1):
+        is_time = token >= timestamp_begin
+        if is_time and after_text:
+            read_until, kept = token - timestamp_begin, number
+        elif is_time and number < len(tokens) and _is_unread(is_speech, read_until, token - timestamp_begin):
+            return kept
+        after_text = not is_time
+    ends_with_time = kept == len(tokens)
+    return kept if ends_with_time and _is_unread(is_speech, read_until, len(is_speech)) else None
+
+
+def _is_unread(is_speech: NDArray[np.bool_], read_until: int, next_text: int) -> bool:
+    return read_until >= PAD_FRAMES and int(is_speech[read_until:next_text].sum()) > UNREAD_FRAMES

@@ -84,6 +84,9 @@ def _vad(threshold: float) -> dict[str, Any]:
 
 _SILENCE = {"word_timestamps": True, "hallucination_silence_threshold": 2.0}
 _THRESHOLD = "stricter no_speech_threshold"
+# 32 tokens of entropy 2.8, at which whisper.cpp is often set to try again, are 16 different ones, each said
+# twice: about as much as this compression ratio
+_WHISPER_CPP = {"compression_ratio_threshold": 2.0, "log_prob_threshold": -1.25}
 PEERS = (
     Peer("faster", "faster-whisper"),
     Peer("openai", "openai-whisper", library="openai"),
@@ -105,6 +108,7 @@ PEERS = (
         )
         for t in (0.6, 0.4, 0.2)
     ),
+    Peer("whisper-cpp", "whisper.cpp's thresholds", "entropy 2.8, logprob −1.25", options=_WHISPER_CPP),
     Peer("phrases", "list of phrases", filter="phrases"),
     Peer("whisper-guard", "whisper-guard", filter="whisper_guard"),
     *(peer for recipe in RECIPES for peer in _steered(recipe)),

@@ -22,6 +22,7 @@ from .steering.cuts import (
     content_of,
     cut_window,
     protect_seek_from_word_times,
+    speech_begins_at,
 )
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
@@ -101,20 +102,24 @@ class WhisperModel(faster_whisper.WhisperModel):
 
     def encode(self, features: np.ndarray) -> EncoderOutput:
         """faster-whisper's; a window with a gap is encoded again without it."""
-        encoded = super().encode(features)
         call = current(self.steerer)
+        behind_gap = call is not None and call.leads_past_gap()
+        encoded = super().encode(features)
         if not isinstance(encoded, SteeredStorage) or call is None or not call.options.skip_gaps:
             return encoded
         if features.ndim > 2:  # the batched pipeline takes its windows as they come
             return encoded
         assert self.steerer is not None
-        scores = encoded.batch.scores[0].cpu().numpy()
-        cut = cut_window(scores, content_of(features), self.steerer.pack.metadata.levels)
+        scores, content = encoded.batch.scores[0].cpu().numpy(), content_of(features)
+        levels = self.steerer.pack.metadata.levels
+        cut = cut_window(scores, content, levels)
+        begins_at = speech_begins_at(scores, content, levels) if behind_gap else 0
         if cut is not None and not cut.seeks_only():
             features = features.copy()
             features[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads its end
             encoded = super().encode(features)
-        encoded.batch = encoded.batch._replace(cut=cut)
+        encoded.batch = encoded.batch._replace(cut=cut, begins_at=begins_at)
+        call.results.append(encoded.batch)
         return encoded
 
     def generate_with_fallback(
@@ -138,8 +143,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             tokens, silence = [], 0.0  # or the whole window would be skipped
         call = current(self.steerer)
         if self.steerer is not None and call is not None and call.options.skip_gaps:
-            scores, levels = window.scores.cpu().numpy(), self.steerer.pack.metadata.levels
-            tokens, cut = read_on(tokens, cut, scores, levels, begin)
+            tokens, cut = read_on(tokens, window, self.steerer.pack.metadata.levels, begin)
         tokens = WindowTokens(tokens, window._replace(cut=cut))
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
 

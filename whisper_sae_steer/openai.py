@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from whisper import timing
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
-from whisper.tokenizer import get_tokenizer
+from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from .audio.reading import load_audio
 from .audio.units import (
@@ -36,6 +36,7 @@ from .steering.cuts import (
     content_of,
     cut_window,
     protect_seek_from_word_times,
+    speech_begins_at,
 )
 from .steering.doubt import Answer, resolve_doubt
 from .steering.language import detect_at_speech, language_call
@@ -150,14 +151,16 @@ class SteeredWhisper(Whisper):
 
         def ask(_rows: Sequence[int]) -> list[Answer]:
             asked.append(self._decode_window(call, batch, options, **kwargs))
-            result = asked[0].result
-            return [Answer(result.text, result.avg_logprob, result.no_speech_prob)]
+            result, prompt = asked[0].result, kwargs.get("prompt", options.prompt) or ""
+            if not isinstance(prompt, str):
+                prompt = self._tokenizer().decode(prompt)
+            return [Answer(result.text, result.avg_logprob, result.no_speech_prob, prompt)]
 
         def edit_refused(refused: SteeredBatch, _rows: Sequence[int]) -> SteeredBatch:
             heard = _without_gap(mel.half() if options.fp16 else mel, refused.cut)
             # encoded again: the tap may lie before the encoder's end
             edited = self._encode(Call(replace(call.options, in_doubt="edit")), heard)
-            return edited._replace(cut=refused.cut)
+            return edited._replace(cut=refused.cut, begins_at=refused.begins_at)
 
         resolved = resolve_doubt(batch, self.steerer.pack.metadata, ask, edit_refused)
         _keep_batch(mel, resolved)
@@ -171,14 +174,19 @@ class SteeredWhisper(Whisper):
     def _encode_window(self, call: "_Transcription", mel: Tensor) -> SteeredBatch:
         """Encode a window [n_mels, 3000] of transcribe without its gap."""
         assert self.steerer is not None
+        behind_gap = call.leads_past_gap()
         batch = self._encode(call, mel)
         if not call.options.skip_gaps:
             return batch
-        scores = batch.scores[0].cpu().numpy()
-        cut = cut_window(scores, content_of(mel.float().cpu().numpy()), self.steerer.pack.metadata.levels)
+        scores, content = batch.scores[0].cpu().numpy(), content_of(mel.float().cpu().numpy())
+        levels = self.steerer.pack.metadata.levels
+        cut = cut_window(scores, content, levels)
+        begins_at = speech_begins_at(scores, content, levels) if behind_gap else 0
         if cut is not None and not cut.seeks_only():
             batch = self._encode(call, _without_gap(mel, cut))
-        return batch._replace(cut=cut)
+        batch = batch._replace(cut=cut, begins_at=begins_at)
+        call.results.append(batch._replace(frames=None))
+        return batch
 
     @torch.no_grad()  # as whisper.decode; a gradient's graph would hold on to mel, which holds the batch
     def _encode(self, call: Call, mel: Tensor) -> SteeredBatch:
@@ -191,7 +199,7 @@ class SteeredWhisper(Whisper):
         self, call: "_Transcription", batch: SteeredBatch, options: DecodingOptions, **kwargs: Any
     ) -> "_DecodedWindow":
         """``whisper.decode``; the tokens then lead to speech that they leave out, and past a gap."""
-        begin = get_tokenizer(self.is_multilingual, num_languages=self.num_languages).timestamp_begin
+        begin = self._tokenizer().timestamp_begin
         cut, frames = batch.cut, batch.frames[0]
         if cut is not None and cut.seeks_only():
             seeks = DecodingResult(
@@ -209,9 +217,11 @@ class SteeredWhisper(Whisper):
             result = replace(result, tokens=[], no_speech_prob=0.0)  # or the whole window would be skipped
         if not call.options.skip_gaps or self.steerer is None:
             return _DecodedWindow(result, cut)
-        scores, levels = batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
-        tokens, cut = read_on(result.tokens, cut, scores, levels, begin)
+        tokens, cut = read_on(result.tokens, batch.window(), self.steerer.pack.metadata.levels, begin)
         return _DecodedWindow(replace(result, tokens=tokens), cut)
+
+    def _tokenizer(self) -> Tokenizer:
+        return get_tokenizer(self.is_multilingual, num_languages=self.num_languages)
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""

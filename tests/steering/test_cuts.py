@@ -83,6 +83,21 @@ def test_a_bang_in_the_gap_is_no_speech():
     assert cut_window(values, END, LEVELS) == WindowCut(0, 300 + PAD_FRAMES, 600 - PAD_FRAMES)
 
 
+@pytest.mark.parametrize(
+    ("speech", "cut"),
+    [
+        ([(10, 40), (240, 700)], None),  # a reply is decoded with what follows
+        ([(10, 40), (240, 270), (470, 1450)], None),
+        ([(10, 40), (240, 600), (900, 1450)], WindowCut(0, 600 + PAD_FRAMES, 900 - PAD_FRAMES)),
+        ([(10, 40), (400, 1450)], WindowCut(0, 40 + PAD_FRAMES, 400 - PAD_FRAMES)),  # unless it is far away
+        ([(10, 200), (400, 1450)], WindowCut(0, 200 + PAD_FRAMES, 400 - PAD_FRAMES)),  # a sentence isn't
+    ],
+)
+def test_a_reply_is_decoded_with_what_follows(speech: list[tuple[int, int]], cut: WindowCut | None):
+    content = speech[-1][1] + PAD_FRAMES
+    assert cut_window(scores(*speech), content, LEVELS) == cut
+
+
 def test_padding_is_no_gap_and_packs_may_look_for_none():
     values = scores((0, 300))
     assert cut_window(values, 300 + MIN_GAP_FRAMES - 1, LEVELS) is None

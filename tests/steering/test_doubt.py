@@ -15,7 +15,7 @@ from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer import load_model
 from whisper_sae_steer.faster import BatchedInferencePipeline, WhisperModel
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.batch import SteeredBatch, Verdict
+from whisper_sae_steer.steering.batch import SteeredBatch, SteeredWindow, Verdict
 from whisper_sae_steer.steering.calls import CallOptions
 from whisper_sae_steer.steering.doubt import (
     BRIEF_FRAMES,
@@ -117,6 +117,23 @@ def test_a_word_said_again_is_credible_if_it_is_likely_and_had_time(
     text: str, logprob: float, voiced_frames: int, credible: bool
 ):
     assert Answer(text, logprob, 0.1).could_be_said(voiced_frames) is credible
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "echoes"),
+    [
+        ("And so, my fellow", "he said: and so my fellow Americans", True),
+        ("And so, my fellow", "", False),
+        ("And so, my fellow", "And so my dear fellow", False),
+        ("No, no.", "no no", False),  # a short answer is given more than once
+    ],
+)
+def test_an_echo_is_nothing_but_words_of_the_prompt(text: str, prompt: str, echoes: bool):
+    answer = Answer(text, -0.3, 0.1, prompt)
+    assert answer.echoes_prompt() is echoes
+    window = SteeredWindow(torch.full((1500,), 2.5), torch.tensor(Verdict.DOUBT))
+    metadata = small_pack(threshold=2.0, ramp=1.5).metadata
+    assert believes(window, answer, metadata) is not echoes
 
 
 def test_what_is_written_for_any_noise_is_not_credible():

@@ -1,15 +1,26 @@
 """Speech that no text covers is read next."""
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from tests.support.small_pack import small_pack
 from tests.support.window_tokens import BEGIN, scores, split
+from whisper_sae_steer.steering.batch import SteeredWindow, Verdict
 from whisper_sae_steer.steering.cuts import WindowCut
 from whisper_sae_steer.steering.unread import Reading, read_on
 
 LEVELS = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata.levels
 CUT = WindowCut(0, 725, 1100)
 """behind speech from 0 to 14 s, and before a gap"""
+
+
+def read(
+    tokens: list[int], heard: NDArray[np.float32], cut: WindowCut | None = None, begins_at: int = 0
+) -> Reading:
+    window = SteeredWindow(torch.from_numpy(heard), torch.tensor(Verdict.SPEECH), cut, begins_at)
+    return read_on(tokens, window, LEVELS, BEGIN)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +39,9 @@ CUT = WindowCut(0, 725, 1100)
 )
 def test_speech_before_a_gap_that_was_not_read_is_read_next(tokens: list[int], resume_at: int):
     heard = scores((0, 700), (1120, 1400))
-    read, cut = read_on(tokens, CUT, heard, LEVELS, BEGIN)
+    tokens_read, cut = read(tokens, heard, CUT)
     assert cut == CUT._replace(resume_at=resume_at)
-    segments, seek = split(read)
+    segments, seek = split(tokens_read)
     assert seek == 2 * resume_at
     assert [s for s in segments if any(token < BEGIN for token in s)] or not tokens
 
@@ -44,9 +55,9 @@ def test_speech_before_a_gap_that_was_not_read_is_read_next(tokens: list[int], r
     ],
 )
 def test_a_window_without_a_gap_goes_on_where_its_text_ends(tokens: list[int], resume_at: int):
-    read, cut = read_on(tokens, None, scores((0, 1500)), LEVELS, BEGIN)
+    tokens_read, cut = read(tokens, scores((0, 1500)))
     assert cut == WindowCut(0, 1500, resume_at)
-    segments, seek = split(read)
+    segments, seek = split(tokens_read)
     assert seek == 2 * resume_at
     assert segments[0] == [BEGIN, *tokens[1 : tokens.index(BEGIN + 385)], BEGIN + 385]
     assert all(token >= BEGIN for segment in segments[1:] for token in segment)
@@ -66,12 +77,29 @@ def test_a_window_without_a_gap_goes_on_where_its_text_ends(tokens: list[int], r
     ],
 )
 def test_what_leaves_nothing_out_stays_as_it_is(tokens: list[int]):
-    assert read_on(tokens, None, scores((0, 1500)), LEVELS, BEGIN) == Reading(tokens, None)
+    assert read(tokens, scores((0, 1500))) == Reading(tokens, None)
 
 
 def test_sound_that_the_gate_does_not_call_speech_is_not_read_again():
     heard = scores((0, 400), (450, 700))
     heard[450:700] = LEVELS.threshold - 0.1
     tokens = [BEGIN, 7, BEGIN + 400]
-    assert read_on(tokens, CUT, heard, LEVELS, BEGIN).cut == CUT
-    assert read_on(tokens, None, heard, LEVELS, BEGIN) == Reading(tokens, None)
+    assert read(tokens, heard, CUT).cut == CUT
+    assert read(tokens, heard) == Reading(tokens, None)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "first"),
+    [
+        ([BEGIN, 7, BEGIN + 200], 20),
+        ([BEGIN + 10, 7, BEGIN + 200, BEGIN + 200, 8], 20),
+        ([BEGIN + 40, 7, BEGIN + 200], 40),
+        ([BEGIN, 7, BEGIN + 15], 0),  # it ends before speech begins
+        ([BEGIN, 7], 0),
+    ],
+)
+def test_behind_a_gap_text_begins_where_speech_does(tokens: list[int], first: int):
+    read_tokens, cut = read(tokens, scores((20, 220)), begins_at=20)
+    assert cut is None
+    assert read_tokens == [BEGIN + first, *tokens[1:]]
+    assert read(tokens, scores((20, 220))).tokens == tokens

@@ -29,6 +29,8 @@ class SteeredWindow(NamedTuple):
     """[] int8 of :class:`Verdict`"""
     cut: WindowCut | None = None
     """where the window is cut, if it has a long gap"""
+    begins_at: int = 0
+    """frame at which speech begins, if the window was sought to behind a gap"""
 
     def is_silence(self) -> bool:
         """Whether nobody speaks in it. Waits for the device."""
@@ -48,6 +50,8 @@ class SteeredBatch(NamedTuple):
     """[B] int8 of :class:`Verdict`, on the frames' device; read on the CPU only where it is needed"""
     cut: WindowCut | None = None
     """where the window is cut, if it has a long gap; only single windows are cut"""
+    begins_at: int = 0
+    """frame at which speech begins, if the window was sought to behind a gap"""
 
     def rows(self, verdict: Verdict) -> list[int]:
         """The windows of that verdict. Waits for the device."""
@@ -55,7 +59,7 @@ class SteeredBatch(NamedTuple):
 
     def window(self, row: int = 0) -> SteeredWindow:
         """One of the windows."""
-        return SteeredWindow(self.scores[row], self.verdict[row], self.cut)
+        return SteeredWindow(self.scores[row], self.verdict[row], self.cut, self.begins_at)
 
 
 class WindowTokens(list[int]):

@@ -59,6 +59,10 @@ class Call:
         """Result of the last encode."""
         return self.results[-1]
 
+    def leads_past_gap(self) -> bool:
+        """Whether the next window begins behind a gap that the last one was cut at."""
+        return bool(self.results) and self.last.cut is not None
+
 
 class Steers(Protocol):
     """What calls are told apart by: the steerer of a model (``steerer.py``)."""

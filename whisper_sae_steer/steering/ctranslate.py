@@ -108,7 +108,8 @@ class SteeredEncoder:
 
         def ask(rows: Sequence[int]) -> list[Answer]:
             results.update(self._generate(features.batch.frames, rows, prompts, options))
-            return [self._answer(results[row], kwargs.get("length_penalty", 1)) for row in rows]
+            length_penalty = kwargs.get("length_penalty", 1)
+            return [self._answer(results[row], prompts[row], length_penalty) for row in rows]
 
         def edit_refused(batch: SteeredBatch, rows: Sequence[int]) -> SteeredBatch:
             frames = self._steerer.edit_refused_windows(_tensor(batch.frames), rows, call.options)
@@ -120,12 +121,16 @@ class SteeredEncoder:
         batch = features.batch = resolve_doubt(features.batch, metadata, ask, edit_refused)
         return {row: result for row, result in results.items() if not batch.window(row).is_silence()}
 
-    def _answer(self, result: Any, length_penalty: float) -> Answer:
+    def _answer(self, result: Any, prompt: Sequence[int | str], length_penalty: float) -> Answer:
         tokens = result.sequences_ids[0]
-        end_of_text = self._tokenizer.token_to_id("<|endoftext|>")
-        text = self._tokenizer.decode([token for token in tokens if token < end_of_text])
         logprob = average_logprob(result.scores[0], len(tokens), length_penalty)
-        return Answer(text, logprob, result.no_speech_prob)
+        return Answer(self._text(tokens), logprob, result.no_speech_prob, self._text(prompt))
+
+    def _text(self, tokens: Sequence[int | str]) -> str:
+        """The text of token ids; CTranslate2 takes prompts of strings too, which count as none."""
+        end_of_text = self._tokenizer.token_to_id("<|endoftext|>")
+        assert end_of_text is not None
+        return self._tokenizer.decode([t for t in tokens if isinstance(t, int) and t < end_of_text])
 
     def _generate_silent(
         self, features: StorageView, rows: Sequence[int], prompts: Any, kwargs: dict[str, Any]

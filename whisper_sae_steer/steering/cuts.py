@@ -19,6 +19,10 @@ MIN_GAP_FRAMES = 150
 """3 s without speech make a gap"""
 PAD_FRAMES = 20
 """0.4 s left around speech"""
+REPLY_FRAMES = 100
+"""less than 2 s of speech may be a word by itself, between pauses"""
+REPLY_GAP_FRAMES = 300
+"""pause (6 s) over which a reply is decoded together with what follows"""
 BLANK_WORD_SECONDS = 0.2
 """length of a word that stands for none: both libraries take shorter ones for hallucinations"""
 
@@ -49,6 +53,7 @@ def cut_window(scores: NDArray[np.float32], content: int, levels: GateLevels) ->
     regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
     if not regions:
         return None
+    regions = _with_what_follows(regions)
     start, end = regions[0]
     if start - PAD_FRAMES >= MIN_GAP_FRAMES:
         return WindowCut(start - PAD_FRAMES, content, content)
@@ -66,6 +71,14 @@ def frames_before_speech(scores: NDArray[np.float32], content: int, levels: Gate
         return content
     cut = cut_window(scores, content, levels)
     return cut.skip_to if cut else 0
+
+
+def speech_begins_at(scores: NDArray[np.float32], content: int, levels: GateLevels) -> int:
+    """Frame of a window at which speech begins; 0 if it has none."""
+    if levels.gap_below is None:
+        return 0
+    regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
+    return regions[0][0] if regions else 0
 
 
 def tokens_that_seek_to(tokens: Sequence[int], cut: WindowCut, timestamp_begin: int) -> list[int]:
@@ -133,6 +146,17 @@ def speech_regions(
             start = regions.pop()[0]
         regions.append((start, end))
     return regions
+
+
+def _with_what_follows(regions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The stretches, the first ones joined where they are replies with more speech soon after.
+
+    One word by itself is read worse than among others, and easily taken for noise.
+    """
+    last, *rest = regions
+    while rest and last[1] - last[0] < REPLY_FRAMES and rest[0][0] - last[1] < REPLY_GAP_FRAMES:
+        last, *rest = rest
+    return [(regions[0][0], last[1]), *rest]
 
 
 def content_of(mel: NDArray[np.float32]) -> int:

@@ -26,6 +26,8 @@ BRIEF_FRAMES = 100
 """2 s"""
 FRAMES_PER_REPEATED_WORD = 12
 """0.24 s of sound that each word of a repetition takes at least, if somebody says it"""
+ECHO_WORDS = 3
+"""of the text before, in a row: from so many on they are taken for an echo of the prompt"""
 
 
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
@@ -64,6 +66,8 @@ class Answer(NamedTuple):
     text: str
     avg_logprob: float
     no_speech_prob: float
+    prompt: str = ""
+    """the text before, with which it was prompted"""
 
     def could_be_said(self, voiced_frames: int) -> bool:
         """Whether somebody can have said it in that much sound: words, and no loop that noise gives.
@@ -79,6 +83,12 @@ class Answer(NamedTuple):
         had_time = voiced_frames >= FRAMES_PER_REPEATED_WORD * len(words)
         return had_time and SilenceRule().is_likely(self.avg_logprob)
 
+    def echoes_prompt(self) -> bool:
+        """Whether it is nothing but words of the text before, which Whisper repeats where it hears none."""
+        words, before = words_of(self.text), words_of(self.prompt)
+        starts = range(len(before) - len(words) + 1)
+        return len(words) >= ECHO_WORDS and any(before[i : i + len(words)] == words for i in starts)
+
     def is_likely(self, stock_texts: Collection[str]) -> bool:
         """By each of Whisper's own bounds, and no text that the model writes for any noise, once or again."""
         rule = SilenceRule()
@@ -89,13 +99,14 @@ class Answer(NamedTuple):
 def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> bool:
     """Whether the decoder's answer about a window in doubt stays.
 
-    Where the gate leans to speech, only a text that nobody can have said speaks against it.
+    Where the gate leans to speech, only a text that nobody can have said speaks against it, or that was said
+    before.
     """
     levels = metadata.levels
     sound_above = levels.noise_ceiling if levels.gap_below is None else levels.gap_below
     voiced_frames = int((window.scores > sound_above).sum())
     leans_to_speech = bool(window.scores.amax() >= levels.threshold)
-    said = answer.could_be_said(voiced_frames)
+    said = answer.could_be_said(voiced_frames) and not answer.echoes_prompt()
     return said and (leans_to_speech or answer.is_likely(metadata.stock_texts))
 
 

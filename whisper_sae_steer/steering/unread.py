@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch import SteeredWindow
 from .cuts import PAD_FRAMES, WindowCut, tokens_that_seek_to
 from .pack import GateLevels
 
@@ -26,26 +27,31 @@ class Reading(NamedTuple):
 
 
 def read_on(
-    tokens: Sequence[int],
-    cut: WindowCut | None,
-    scores: NDArray[np.float32],
-    levels: GateLevels,
-    timestamp_begin: int,
+    tokens: Sequence[int], window: SteeredWindow, levels: GateLevels, timestamp_begin: int
 ) -> Reading:
     """What was read before the first speech that was left out; the next window begins there.
 
-    ``scores`` [1500] are the window's smoothed speech scores. Where nothing was left out, a cut window leads
-    to the end of its gap, and any other stays as it is.
+    Where nothing was left out, a cut window leads to the end of its gap, and any other stays as it is. Behind
+    a gap the text begins where speech does.
     """
+    cut, scores = window.cut, window.scores.cpu().numpy()
+    tokens = _beginning_at(tokens, timestamp_begin + window.begins_at, timestamp_begin)
     until = cut.decode_until if cut else len(scores)
     left = _before_unread_speech(tokens, scores[:until] >= levels.threshold, timestamp_begin)
     if left is None and cut is None:
-        return Reading(list(tokens), None)
+        return Reading(tokens, None)
     if left is not None:
         tokens = tokens[:left]
         cut = (cut or WindowCut(0, until, until))._replace(resume_at=tokens[-1] - timestamp_begin)
     assert cut is not None
     return Reading(tokens_that_seek_to(tokens, cut, timestamp_begin), cut)
+
+
+def _beginning_at(tokens: Sequence[int], first: int, timestamp_begin: int) -> list[int]:
+    """The tokens, their text not before the timestamp ``first``, unless it ends by then."""
+    times = [token for token in tokens if token >= timestamp_begin]
+    begins_early = len(times) > 1 and tokens[0] == times[0] < first < times[1]
+    return [first, *tokens[1:]] if begins_early else list(tokens)
 
 
 def _before_unread_speech(

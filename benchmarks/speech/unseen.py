@@ -44,7 +44,7 @@ def main() -> None:
     for source in args.sources:
         find, packages = SOURCES[source]
         with unpacked(packages) as root:
-            for path, found in _write(list(find(root)), root, args.count, args.out / source):
+            for path, found in write_some(list(find(root)), root, args.count, args.out / source):
                 rows.append(
                     {"path": path.relative_to(args.out).as_posix(), "split": "test", "kind": found.kind,
                      "class": found.language or found.kind, "language": found.language, "text": found.text,
@@ -64,7 +64,7 @@ def unpacked(packages: Sequence[str]) -> Generator[Path]:
         yield root / "files"
 
 
-def _write(recordings: list[Found], root: Path, count: int, folder: Path) -> Iterator[tuple[Path, Found]]:
+def write_some(recordings: list[Found], root: Path, count: int, folder: Path) -> Iterator[tuple[Path, Found]]:
     """The first of each language, by a hash of their names, that can be read and aren't too short."""
 
     def rank(found: Found) -> str:

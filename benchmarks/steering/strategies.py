@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import EditEvidence, Selection, build_edit, spread
-from whisper_sae_steer.calibrate.gate import fit_gate, with_gate
+from whisper_sae_steer.calibrate.gate import fit_gate, place_levels, window_scores, with_gate
 from whisper_sae_steer.calibrate.selection import sample_frames
 from whisper_sae_steer.calibrate.strength import Judge, plain_model, with_unit
 from whisper_sae_steer.calibrate.windows import CalibrationWindow, encode, plan
@@ -62,6 +62,7 @@ def main() -> None:
     dev = _windows(weights, args, "dev", MEASURED_PER_CLASS)
     sample = sample_frames(sae, fitted)
     gate = fit_gate(sae, sample, fitted)
+    gate = place_levels(gate, held, window_scores(gate, held))
     evidence = EditEvidence(sae, SilenceObjective(load_torch(weights)), sample, fitted)
     model = plain_model(str(weights.ct2_dir))
     args.out.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,9 @@ def test_stamps_have_the_text_of_their_language(tmp_path: Path):
 
 
 def test_words_are_of_languages_that_whisper_knows(tmp_path: Path):
-    for language in ("fi", "nds"):
+    for language in ("fi", "nds", "it"):
         touch(tmp_path / "usr/share/ktuberling/sounds" / language / "hattu.wav")
-    (found,) = sources.things(tmp_path)
-    assert (found.language, found.name, found.text) == ("fi", "fi-hattu", "")
+    found = {thing.language: thing for thing in sources.things(tmp_path)}
+    assert {*found} == {"fi", "it"}
+    assert found["fi"][2:] == ("speech", "fi", "", "ktuberling-fi")
+    assert list(sources.unseen_things(tmp_path)) == [found["it"]], "the packs know Finnish words"

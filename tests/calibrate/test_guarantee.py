@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.support.calibration_parts import window
 from tests.support.small_pack import small_pack
-from whisper_sae_steer.calibrate.gate import FeatureGate, place_levels
+from whisper_sae_steer.calibrate.gate import FeatureGate, place_levels, window_scores
 from whisper_sae_steer.calibrate.guarantee import MAX_TOUCHED, Guarantee, keep_promise, touched
 from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
@@ -76,7 +76,7 @@ def test_a_lowered_threshold_leaves_noise_and_speech_where_they_were(tmp_path: P
         window(tmp_path, "noise", frames + 2.0),
         window(tmp_path, "speech", frames + 6.0, speech=slice(0, 1500)),
     ]
-    again = place_levels(gate, windows, gate.levels)
+    again = place_levels(gate, windows, window_scores(gate, windows), gate.levels)
     assert again.levels == replace(LEVELS, gap_below=2.0)
 
 

@@ -206,6 +206,7 @@ def test_fitted_gate_tells_speech_apart(tmp_path: Path):
     fitted, held = windows[:8], windows[8:]
     gate = fit_gate(sae, sample_frames(sae, fitted), fitted)
     scores = window_scores(gate, held)
+    gate = place_levels(gate, held, scores)
     report = report_gate(gate, held, scores)
     assert report == (1.0, 2, 2, 0.0, 0.0)
     pack = small_pack()._replace(gate=gate.features, gate_weight=gate.weight, gate_bias=gate.bias)
@@ -248,9 +249,13 @@ def scored(folder: Path, other: Sequence[float], speech: Sequence[float]) -> lis
     return windows
 
 
+def placed(windows: list[CalibrationWindow], base: GateLevels | None = None) -> FeatureGate:
+    return place_levels(FIRST_AXIS, windows, window_scores(FIRST_AXIS, windows), base)
+
+
 def test_threshold_lies_in_the_gap(tmp_path: Path):
     windows = scored(tmp_path, np.linspace(0.5, 2, 12).tolist(), np.linspace(10, 20, 12).tolist())
-    gate = place_levels(FIRST_AXIS, windows)
+    gate = placed(windows)
     fully_open = gate.levels.threshold - gate.levels.ramp
     assert 2 < fully_open < gate.levels.threshold < 10
     assert gate.levels.threshold == pytest.approx(6, abs=0.1)  # the middle
@@ -268,7 +273,7 @@ def test_few_recordings_widen_what_a_base_knew(
     """The base knows noise up to 5 and speech from 15 on: only what lies beyond that moves its ends."""
     windows = scored(tmp_path, np.linspace(*noise, 12).tolist(), np.linspace(voice, 40, 12).tolist())
     base = GateLevels.spaced(10.0, 2.5, gap_below=1.0)
-    gate = place_levels(FIRST_AXIS, windows, base)
+    gate = placed(windows, base)
     assert gate.levels.gap_below == 1.0
     assert gate.levels.threshold == pytest.approx(threshold, abs=0.1)
     assert gate.levels.threshold - gate.levels.ramp == pytest.approx(fully_open, abs=0.1)
@@ -278,7 +283,7 @@ def test_few_recordings_widen_what_a_base_knew(
 def test_without_a_gap_speech_decides(tmp_path: Path, speech: tuple[float, float]):
     voices = np.linspace(*speech, 12)
     windows = scored(tmp_path, np.linspace(0.5, 4, 12).tolist(), voices.tolist())
-    gate = place_levels(FIRST_AXIS, windows)
+    gate = placed(windows)
     assert gate.levels.ramp > 0
     assert gate.levels.threshold <= np.quantile(voices, 0.005) + 1e-6
     scores = torch.from_numpy(np.stack([*window_scores(gate, windows[12:]).values()]))

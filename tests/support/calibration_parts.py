@@ -53,7 +53,7 @@ def window(
     np.savez(path, frames=frames.numpy(), content=content, speech=heard)
     kind = "nonspeech" if speech is None else "speech"
     return CalibrationWindow(
-        key, clip(key, kind, source=source), speech is not None, "", False, content, heard, path
+        key, clip(key, kind, source=source), speech is not None, "", 1, content, heard, path
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 from whisper import Whisper
 
@@ -27,13 +28,21 @@ from .attribution import SilenceObjective
 from .config import CalibrationConfig
 from .directions import Edit, EditEvidence, build_edit, check_speech, joined
 from .export_gate import fit_export_gate
-from .gate import FeatureGate, GateReport, fit_gate, report_gate, window_scores, with_gate
+from .gate import (
+    FeatureGate,
+    GateReport,
+    fit_gate,
+    place_levels,
+    report_gate,
+    window_scores,
+    with_gate,
+)
 from .guarantee import keep_promise
 from .measure import CalibrationReport, feature_rows, judged_windows, measure
 from .risk import Calibrations, fit_calibrations
-from .selection import FrameSample, sample_frames
+from .selection import FrameSample, joined_samples, sample_frames
 from .strength import AlphaPoint, Judge, plain_model, with_unit
-from .windows import CalibrationWindow, encode, plan, words_in_noise
+from .windows import FOLDS, HELD_BACK, CalibrationWindow, encode, plan, words_in_noise
 
 
 class CalibrationResult(NamedTuple):
@@ -52,13 +61,19 @@ class EncodedRecordings(NamedTuple):
     probe: torch.Tensor
     """[d] mean frame of an empty window"""
 
+    def fold(self, number: int) -> list[CalibrationWindow]:
+        return [w for w in self.windows if w.fold == number]
+
+    def without(self, fold: int) -> list[CalibrationWindow]:
+        return [w for w in self.windows if w.fold != fold]
+
     @property
     def fitted(self) -> list[CalibrationWindow]:
-        return [w for w in self.windows if not w.held_back]
+        return self.without(HELD_BACK)
 
     @property
     def held_back(self) -> list[CalibrationWindow]:
-        return [w for w in self.windows if w.held_back]
+        return self.fold(HELD_BACK)
 
     @property
     def has_speech(self) -> bool:
@@ -66,7 +81,7 @@ class EncodedRecordings(NamedTuple):
 
 
 class CalibratedGate(NamedTuple):
-    """Second stage: a gate that keeps its promise on the recordings held back."""
+    """Second stage: a gate that keeps its promise on recordings that it was not fitted on."""
 
     gate: FeatureGate
     probabilities: Calibrations
@@ -110,13 +125,13 @@ def calibrate(
     _check(weights, sae, nonspeech, speech, config, base)
     _claim(work, weights)
     recordings = encode_recordings(WindowEncoder(weights, sae.config.tap), nonspeech, speech, config, work)
-    sample = sample_frames(sae, recordings.fitted, config.seed)
+    samples = sample_folds(sae, recordings, config.seed)
     metadata = _metadata(weights, sae, config)
-    gate = calibrate_gate(sae, sample, recordings, config.seed, base)
+    gate = calibrate_gate(sae, samples, recordings, config.seed, base)
     model = load_torch(weights)
     export_gate = calibrate_export_gate(model, recordings, config.seed, base)
     tqdm.write("selecting features")
-    evidence = EditEvidence(sae, SilenceObjective(model), sample, recordings.fitted)
+    evidence = EditEvidence(sae, SilenceObjective(model), _without(samples, HELD_BACK), recordings.fitted)
     chosen = choose_edit(evidence, config, base)
     pack = _assembled(metadata, gate, chosen.edit, recordings.probe, export_gate)
     judged = judged_windows(recordings.held_back)
@@ -147,30 +162,61 @@ def encode_recordings(
     )
 
 
+def sample_folds(sae: SAE, recordings: EncodedRecordings, seed: int) -> dict[int, FrameSample]:
+    """Labelled SAE features of the windows of each fold that has any."""
+    folds = {number: recordings.fold(number) for number in range(FOLDS)}
+    return {
+        number: sample_frames(sae, windows, seed)
+        for number, windows in tqdm(folds.items(), desc="sample", unit="fold")
+        if any(w.speech.any() or not w.is_speech for w in windows)
+    }
+
+
 def calibrate_gate(
     sae: SAE,
-    sample: FrameSample,
+    samples: Mapping[int, FrameSample],
     recordings: EncodedRecordings,
     seed: int,
     base: SteeringPack | None,
 ) -> CalibratedGate:
     """A gate fitted on the recordings, or the base's where there is no speech to fit on.
 
-    Its levels come from the fitted windows and from the base, its promise from those held back.
+    Its levels and its promise come from scores of every recording by a gate that was not fitted on it.
     """
+    sample = _without(samples, HELD_BACK)
+    levels = base.metadata.levels if base else None
     if base is None or sample.is_speech.any():
         gate = fit_gate(sae, sample, recordings.fitted, base)
+        unseen = window_scores(gate, recordings.windows) | _unseen_scores(sae, samples, recordings, base)
+        gate = place_levels(gate, recordings.windows, unseen, levels)
     else:
         old = base.metadata
         gate = FeatureGate(base.gate, base.gate_weight, base.gate_bias, old.gate_smoothing, old.levels)
         if not recordings.has_speech:
             probabilities = Calibrations(old.speech_calibration, old.risk_calibration)
             return CalibratedGate(gate, probabilities, old.guarantee, None)
+        unseen = window_scores(gate, recordings.windows)
     held = recordings.held_back
-    scores = window_scores(gate, held)
-    probabilities = fit_calibrations(held, scores, seed)
-    gate, guarantee = keep_promise(gate, held, scores)
-    return CalibratedGate(gate, probabilities, guarantee._asdict(), report_gate(gate, held, scores))
+    probabilities = fit_calibrations(held, unseen, seed)
+    gate, guarantee = keep_promise(gate, recordings.windows, unseen)
+    return CalibratedGate(gate, probabilities, guarantee._asdict(), report_gate(gate, held, unseen))
+
+
+def _unseen_scores(
+    sae: SAE, samples: Mapping[int, FrameSample], recordings: EncodedRecordings, base: SteeringPack | None
+) -> dict[str, NDArray[np.float32]]:
+    """Scores of the folds that are not held back, each by a gate that was fitted on all others."""
+    scores: dict[str, NDArray[np.float32]] = {}
+    for number in tqdm([n for n in samples if n != HELD_BACK], desc="folds", unit="fold"):
+        sample = _without(samples, number)
+        if 0 < sample.is_speech.sum() < len(sample.is_speech):
+            gate = fit_gate(sae, sample, recordings.without(number), base)
+            scores |= window_scores(gate, recordings.fold(number))
+    return scores
+
+
+def _without(samples: Mapping[int, FrameSample], fold: int) -> FrameSample:
+    return joined_samples([sample for number, sample in samples.items() if number != fold])
 
 
 def calibrate_export_gate(

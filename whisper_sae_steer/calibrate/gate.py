@@ -1,4 +1,4 @@
-"""Fitting the gate: few SAE features, a logistic score, and a threshold between speech and the rest."""
+"""Fitting the gate: few SAE features, a logistic score, and levels between speech and the rest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,13 +7,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from sklearn.metrics import roc_auc_score
 
 from ..errors import CalibrationError
 from ..kernels import smooth
 from ..sae.autoencoder import SAE
 from ..steering.pack import Features, GateLevels, PackMetadata, SteeringPack
-from .selection import FrameSample, LinearModel, fit_logistic, logistic_importance, strongest, take_features
+from .peaks import fit_peaks
+from .selection import (
+    FrameSample,
+    LinearModel,
+    feature_scale,
+    fit_logistic,
+    logistic_importance,
+    strongest,
+    take_features,
+)
 from .windows import CalibrationWindow
 
 GATE_FEATURES = 160
@@ -49,10 +59,11 @@ class GateReport(NamedTuple):
 def fit_gate(
     sae: SAE, sample: FrameSample, windows: Sequence[CalibrationWindow], base: SteeringPack | None = None
 ) -> FeatureGate:
-    """Choose features by |β|, refit on those, and place the threshold on the fitted windows.
+    """Choose features by |β|, and fit those on frames and then on ``windows``, which the frames are from.
 
-    On a ``base`` its score is corrected by what these recordings ask for: with its features and a few more,
-    the less the fewer recordings there are. CalibrationError if it was made with another SAE.
+    Its levels are still to be placed. On a ``base`` its score is corrected by what these recordings ask for:
+    with its features and a few more, the less the fewer recordings there are. CalibrationError if it was made
+    with another SAE.
     """
     if sample.is_speech.all() or not sample.is_speech.any():
         raise CalibrationError("the gate needs both speech and non-speech recordings")
@@ -63,14 +74,11 @@ def fit_gate(
     else:
         ids, start = _extended(base, sae, importance)
         model = fit_logistic(sample, ids, start)
-    gate = FeatureGate(
-        take_features(sae, ids),
-        torch.from_numpy(model.weight).float(),
-        torch.tensor(model.bias).float(),
-        SMOOTHING,
-        GateLevels(),
-    )
-    return place_levels(gate, windows, base.metadata.levels if base else None)
+    features = take_features(sae, ids)
+    scale = feature_scale(csr_matrix(sample.features[:, ids]))
+    model = fit_peaks(features, scale, model, windows, SMOOTHING)
+    weight, bias = torch.from_numpy(model.weight).float(), torch.tensor(model.bias).float()
+    return FeatureGate(features, weight, bias, SMOOTHING, GateLevels())
 
 
 def _extended(
@@ -89,17 +97,20 @@ def _extended(
 
 
 def place_levels(
-    gate: FeatureGate, windows: Sequence[CalibrationWindow], base: GateLevels | None = None
+    gate: FeatureGate,
+    windows: Sequence[CalibrationWindow],
+    scores: Mapping[str, NDArray[np.float32]],
+    base: GateLevels | None = None,
 ) -> FeatureGate:
     """Place the ramp in the gap between the highest non-speech and the quietest speech.
 
-    Quantiles of 0.5% stand for these two, so that one mislabelled recording, a voice in a street scene,
-    doesn't decide. The gate is fully open in the lowest quarter of the gap and shut from its middle on:
-    unheard noise reaches the quarter, one-word utterances come down to the middle (benchmarks/RESULTS.md).
-    One frame without speech in a thousand is above the threshold of gaps. The noise and the speech that a
-    ``base`` knew count too: few recordings hold neither the highest nor the quietest.
+    ``scores`` [1500] of each window, by key, are best those of gates that were not fitted on it. Quantiles of
+    0.5% stand for the two ends, so that one mislabelled recording, a voice in a street scene, doesn't decide.
+    The gate is fully open in the lowest quarter of the gap and shut from its middle on: unheard noise reaches
+    the quarter, one-word utterances come down to the middle (benchmarks/RESULTS.md). One frame without speech
+    in a thousand is above the threshold of gaps. The noise and the speech that a ``base`` knew count too: few
+    recordings hold neither the highest nor the quietest.
     """
-    scores = window_scores(gate, windows)
     speech = np.array([scores[w.key].max() for w in windows if w.is_speech and w.speech.any()])
     other = np.array([scores[w.key].max() for w in windows if not w.is_speech])
     low, high = float(np.quantile(other, 0.995)), float(np.quantile(speech, 0.005))

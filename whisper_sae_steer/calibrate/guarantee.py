@@ -14,18 +14,21 @@ from .gate import FeatureGate
 from .windows import CalibrationWindow
 
 MAX_TOUCHED = 0.001
-"""share of a held-back recording's speech that may be touched, on average over recordings"""
+"""share of a recording's speech that may be touched, on average over recordings"""
 
 
 class Guarantee(NamedTuple):
-    """Conformal risk control (arXiv 2208.02814, theorem 1) over held-back speakers or recordings."""
+    """Conformal risk control (arXiv 2208.02814, theorem 1) over speakers or recordings, held back in turn.
+
+    With scores of cross-validation (as in arXiv 2401.11974) it is as good as those gates are like this one.
+    """
 
     touched_at_most: float
-    """bound on the expected share of speech frames touched in a new recording like those held back"""
+    """bound on the expected share of speech frames touched in a new recording like these"""
     touched: float
-    """mean share on the held-back ones"""
+    """mean share of these, each as a gate judges it that was not fitted on it"""
     recordings: int
-    """speakers or recordings held back"""
+    """speakers or recordings"""
 
 
 def keep_promise(
@@ -33,10 +36,10 @@ def keep_promise(
     windows: Sequence[CalibrationWindow],
     scores: Mapping[str, NDArray[np.float32]],
 ) -> tuple[FeatureGate, Guarantee]:
-    """Lower the gate's threshold until at most MAX_TOUCHED is touched of held-back speech; tell the bound.
+    """Lower the gate's threshold until at most MAX_TOUCHED of the speech is touched; tell the bound.
 
-    The noise ceiling and the speech floor stay where they were measured. Few recordings can't promise much.
-    The gate must not have been fitted on these windows.
+    ``scores`` [1500] of each window, by key, are from gates that were not fitted on it: of cross-validation,
+    so that every speaker counts. The noise ceiling and the speech floor stay where they were measured.
     """
     speech = [w for w in windows if w.is_speech and w.speech.any()]
     if not speech:

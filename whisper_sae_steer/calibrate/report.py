@@ -1,11 +1,15 @@
 """The one-page report of a calibration: text for the terminal, and an HTML file with plots."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
 from .measure import CalibrationReport, FeatureRow
+
+FEWEST_SPEAKERS = 20
+"""or recordings: the bound from fewer is 5% or more, however little is touched"""
 
 
 def text_report(report: CalibrationReport) -> str:
@@ -64,13 +68,17 @@ def _summary(report: CalibrationReport) -> list[str]:
             f"Gate: AUC {g.auc:.4f}; touched {percent(g.speech_touched)} of {g.speech_windows} speech"
             f" windows, not fully open on {percent(g.other_missed)} of {g.other_windows} others"
         )
-    promise = metadata.guarantee
-    if promise:
-        lines.append(
-            f"Guarantee: on average at most {percent(promise['touched_at_most'])} of a new recording's"
-            f" speech is touched ({percent(promise['touched'])} on {promise['recordings']} held back)"
-        )
+    if metadata.guarantee:
+        lines.append(_promise(metadata.guarantee))
     return lines
+
+
+def _promise(promise: Mapping[str, Any]) -> str:
+    at_most, touched, recordings = (promise[k] for k in ("touched_at_most", "touched", "recordings"))
+    seen = f"{percent(touched)} of {recordings} speakers or recordings, each held back once"
+    if recordings < FEWEST_SPEAKERS:
+        return f"Guarantee: none, because {recordings} speakers or recordings are too few (touched: {seen})"
+    return f"Guarantee: on average at most {percent(at_most)} of a new recording's speech is touched ({seen})"
 
 
 def _definition(report: CalibrationReport) -> str:

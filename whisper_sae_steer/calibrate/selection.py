@@ -4,7 +4,7 @@
 tell non-speech from speech. Attribution asks which features the decoder acts on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ RIDGE_C = 0.05
 
 
 class FrameSample(NamedTuple):
-    """Frames of the fitted part with their labels."""
+    """Frames with their labels."""
 
     features: csr_matrix
     """[N, F] SAE features"""
@@ -50,14 +50,19 @@ class LinearModel(NamedTuple):
 @torch.no_grad()
 def sample_frames(sae: SAE, windows: Sequence[CalibrationWindow], seed: int = 0) -> FrameSample:
     """SAE features of :func:`labelled_frames`. CalibrationError without any."""
-    blocks: list[csr_matrix] = []
-    labels: list[NDArray[np.bool_]] = []
-    for frames, is_speech in labelled_frames(windows, seed):
-        blocks.append(csr_matrix(sae.encode(frames).numpy()))
-        labels.append(np.full(len(frames), is_speech))
-    if not blocks:
+    blocks = [
+        FrameSample(csr_matrix(sae.encode(frames).numpy()), np.full(len(frames), is_speech))
+        for frames, is_speech in labelled_frames(windows, seed)
+    ]
+    return joined_samples(blocks)
+
+
+def joined_samples(samples: Collection[FrameSample]) -> FrameSample:
+    """All frames of several samples. CalibrationError without any."""
+    if not samples:
         raise CalibrationError("no recording is left to fit on; give more")
-    return FrameSample(csr_matrix(vstack(blocks)), np.concatenate(labels))
+    features = csr_matrix(vstack([sample.features for sample in samples]))
+    return FrameSample(features, np.concatenate([sample.is_speech for sample in samples]))
 
 
 def labelled_frames(windows: Sequence[CalibrationWindow], seed: int = 0) -> Iterator[tuple[Tensor, bool]]:
@@ -87,8 +92,7 @@ def fit_logistic(
     columns, the ridge pulls the weights there rather than to 0.
     """
     features = sample.features if columns is None else csr_matrix(sample.features[:, columns])
-    deviation = _deviation(features)
-    scale = np.maximum(deviation, 0.1 * deviation.max())
+    scale = feature_scale(features)
     scaled = csr_matrix(features.multiply(1 / scale))
     if start is not None:
         change = _fit_change(scaled, sample.is_speech, features @ start.weight + start.bias, len(scale))
@@ -96,6 +100,12 @@ def fit_logistic(
     model = LogisticRegression(C=RIDGE_C, max_iter=500, class_weight="balanced")
     model.fit(scaled, sample.is_speech)
     return LinearModel(model.coef_[0] / scale, float(np.ravel(model.intercept_)[0]))
+
+
+def feature_scale(features: csr_matrix) -> NDArray[np.float64]:
+    """What features [N, F] are divided by where they are fitted, see :func:`fit_logistic`: [F]."""
+    deviation = _deviation(features)
+    return np.maximum(deviation, 0.1 * deviation.max())
 
 
 def _fit_change(

@@ -30,7 +30,10 @@ from ..models.taps import WindowEncoder
 
 MAX_WINDOWS = 4
 """windows taken from one long recording"""
-HELD_BACK_SHARE = 0.25
+FOLDS = 4
+"""parts of the recordings, each judged by what was fitted on the others"""
+HELD_BACK = 0
+"""the part that nothing is fitted on"""
 SNRS = (20.0, 10.0, 5.0, 0.0)
 WORD_SNRS = SNRS[:3]
 """of a word in noise, over the time it takes"""
@@ -69,7 +72,8 @@ class CalibrationWindow:
     is_speech: bool
     reference: str
     """transcript, where it covers just what the window holds"""
-    held_back: bool
+    fold: int
+    """part that its recording belongs to, see FOLDS"""
     content: int
     """frames that cover audio"""
     speech: NDArray[np.bool_]
@@ -81,6 +85,11 @@ class CalibrationWindow:
         return torch.from_numpy(np.load(self.path)["frames"]).float()
 
     @property
+    def held_back(self) -> bool:
+        """Whether nothing that is shipped is fitted on it."""
+        return self.fold == HELD_BACK
+
+    @property
     def source(self) -> str:
         return self.clip.source if self.clip else "synthetic"
 
@@ -89,17 +98,23 @@ class CalibrationWindow:
         return (self.clip.language or None) if self.clip else None
 
 
-def held_back(group: str) -> bool:
-    """Whether a recording belongs to the held-back quarter: by its name, so no clip is in both parts."""
-    # not the hash that clips.select ranks by: it takes the lowest, which would all be held back
+def fold_of(group: str) -> int:
+    """The part that a recording belongs to: by its name, so no clip is in two."""
+    # not the hash that clips.select ranks by: it takes the lowest, which would all be in the first
     digest = hashlib.sha256(f"held back {group}".encode()).hexdigest()
-    return int(digest[:8], 16) / 2**32 < HELD_BACK_SHARE
+    return int(FOLDS * int(digest[:8], 16) / 2**32)
+
+
+def held_back(group: str) -> bool:
+    """Whether nothing may be fitted on a recording."""
+    return fold_of(group) == HELD_BACK
 
 
 def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed: int) -> list[WindowRecipe]:
-    """Every window to encode: clips, a short piece and a noisy copy of each speech clip, synthetic sounds.
+    """Every window to encode: clips, a short piece and a noisy copy of each utterance, synthetic sounds.
 
-    Noise is mixed in from the same part (fitted or held back) as the speech.
+    What is as short as such a piece is taken only as it is. Noise is mixed in from the same part (fitted or
+    held back) as the speech.
     """
     rng, lengths = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     recipes = [
@@ -108,11 +123,13 @@ def plan(nonspeech: Sequence[Clip], speech: Sequence[Clip], synthetic: int, seed
         for start in _starts(clip)
     ]
     for clip in speech:
-        if noise := _noise(rng, nonspeech, clip):
-            snr, gain = float(rng.choice(SNRS)), float(rng.choice(GAINS))
+        noise, snr, gain = _noise(rng, nonspeech, clip), float(rng.choice(SNRS)), float(rng.choice(GAINS))
+        short = round(float(lengths.uniform(*SHORT_SECONDS)), 2)
+        if clip.seconds is not None and clip.seconds <= SHORT_SECONDS[1]:
+            continue
+        if noise:
             key = f"{clip.key}+{noise.key}@{snr:g}dB{gain:+g}dB"
             recipes.append(WindowRecipe(key, clip, 0, noise, snr, gain))
-        short = round(float(lengths.uniform(*SHORT_SECONDS)), 2)
         recipes.append(WindowRecipe(f"{clip.key}~{short}s", clip, short=short))
     for made in generate(synthetic, seed):
         recipes.append(WindowRecipe(f"synthetic/{made.name}", None, synthetic=made.audio))
@@ -166,7 +183,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path
                 clip=clip,
                 is_speech=clip is not None and clip.kind == "speech",
                 reference=clip.text if clip and not recipe.short and saved["content"] < WINDOW_FRAMES else "",
-                held_back=held_back(clip.group if clip else recipe.key),
+                fold=fold_of(clip.group if clip else recipe.key),
                 content=int(saved["content"]),
                 speech=saved["speech"],
                 path=path,

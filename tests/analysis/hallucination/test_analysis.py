@@ -74,9 +74,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Calibrat
             path = folder / f"{tap}-{name}.npz"
             np.savez(path, frames=encoder([audio])[0].numpy())
             windows[tap].append(
-                CalibrationWindow(
-                    name, None, name == "speech", "", False, 100, np.zeros(1500, dtype=bool), path
-                )
+                CalibrationWindow(name, None, name == "speech", "", 1, 100, np.zeros(1500, dtype=bool), path)
             )
     return windows
 

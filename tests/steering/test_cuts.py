@@ -86,15 +86,22 @@ def test_a_bang_in_the_gap_is_no_speech():
 @pytest.mark.parametrize(
     ("speech", "cut"),
     [
-        ([(10, 40), (240, 700)], None),  # a reply is decoded with what follows
-        ([(10, 40), (240, 270), (470, 1450)], None),
-        ([(10, 40), (240, 600), (900, 1450)], WindowCut(0, 600 + PAD_FRAMES, 900 - PAD_FRAMES)),
-        ([(10, 40), (400, 1450)], WindowCut(0, 40 + PAD_FRAMES, 400 - PAD_FRAMES)),  # unless it is far away
-        ([(10, 200), (400, 1450)], WindowCut(0, 200 + PAD_FRAMES, 400 - PAD_FRAMES)),  # a sentence isn't
+        ([(10, 40), (240, 700)], None),
+        ([(10, 300), (500, 530), (730, 1300)], None),
+        ([(10, 40), (240, 270), (470, 1300)], None),
+        ([(10, 40), (240, 600), (900, 1300)], WindowCut(0, 600 + PAD_FRAMES, 900 - PAD_FRAMES)),
+        (
+            [(10, 40), (400, 1300)],
+            WindowCut(0, 40 + PAD_FRAMES, 400 - PAD_FRAMES),
+        ),  # unless they are far away
+        ([(10, 200), (400, 1300)], WindowCut(0, 200 + PAD_FRAMES, 400 - PAD_FRAMES)),  # a sentence isn't
+        # it goes on in the next window
+        ([(10, 200), (400, 600), (800, 1500)], WindowCut(0, 200 + PAD_FRAMES, 400 - PAD_FRAMES)),
+        ([(10, 1200), (1440, 1500)], WindowCut(0, 1200 + PAD_FRAMES, 1440 - PAD_FRAMES)),
     ],
 )
-def test_a_reply_is_decoded_with_what_follows(speech: list[tuple[int, int]], cut: WindowCut | None):
-    content = speech[-1][1] + PAD_FRAMES
+def test_a_reply_is_decoded_with_its_neighbours(speech: list[tuple[int, int]], cut: WindowCut | None):
+    content = min(END, speech[-1][1] + PAD_FRAMES)
     assert cut_window(scores(*speech), content, LEVELS) == cut
 
 

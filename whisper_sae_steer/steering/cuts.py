@@ -7,6 +7,7 @@ alone, so ordinary speech costs nothing.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ PAD_FRAMES = 20
 REPLY_FRAMES = 100
 """less than 2 s of speech may be a word by itself, between pauses"""
 REPLY_GAP_FRAMES = 300
-"""pause (6 s) over which a reply is decoded together with what follows"""
+"""pause (6 s) over which a reply is decoded together with its neighbours"""
 BLANK_WORD_SECONDS = 0.2
 """length of a word that stands for none: both libraries take shorter ones for hallucinations"""
 
@@ -53,12 +54,12 @@ def cut_window(scores: NDArray[np.float32], content: int, levels: GateLevels) ->
     regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
     if not regions:
         return None
-    regions = _with_what_follows(regions)
+    # what begins at the very end of a full window may not show yet
+    last = content - PAD_FRAMES if content == len(scores) else content
+    regions = with_replies(regions, last)
     start, end = regions[0]
     if start - PAD_FRAMES >= MIN_GAP_FRAMES:
         return WindowCut(start - PAD_FRAMES, content, content)
-    # what begins at the very end of a full window may not show yet
-    last = content - PAD_FRAMES if content == len(scores) else content
     following = regions[1][0] - PAD_FRAMES if len(regions) > 1 else last
     return WindowCut(0, end + PAD_FRAMES, following) if following - end >= MIN_GAP_FRAMES else None
 
@@ -148,15 +149,23 @@ def speech_regions(
     return regions
 
 
-def _with_what_follows(regions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The stretches, the first ones joined where they are replies with more speech soon after.
+def with_replies(regions: Sequence[tuple[int, int]], last: int) -> list[tuple[int, int]]:
+    """The stretches; where one of two is a reply, and the pause between them short, they are one.
 
-    One word by itself is read worse than among others, and easily taken for noise.
+    One word by itself is read worse than among others, and easily taken for noise. What reaches the frame
+    ``last`` goes on behind it: nobody knows yet how long it is.
     """
-    last, *rest = regions
-    while rest and last[1] - last[0] < REPLY_FRAMES and rest[0][0] - last[1] < REPLY_GAP_FRAMES:
-        last, *rest = rest
-    return [(regions[0][0], last[1]), *rest]
+
+    def is_reply(region: tuple[int, int]) -> bool:
+        return region[1] - region[0] < REPLY_FRAMES and region[1] < last
+
+    joined = list(regions[:1])
+    for before, after in pairwise(regions):
+        if after[0] - before[1] < REPLY_GAP_FRAMES and (is_reply(before) or is_reply(after)):
+            joined[-1] = (joined[-1][0], after[1])
+        else:
+            joined.append(after)
+    return joined
 
 
 def content_of(mel: NDArray[np.float32]) -> int:

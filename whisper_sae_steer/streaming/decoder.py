@@ -14,7 +14,7 @@ from ..faster import WhisperModel
 from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule, average_logprob
 from ..steering.calls import CallOptions, active
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
-from ..steering.cuts import speech_regions
+from ..steering.cuts import speech_regions, with_replies
 from ..steering.labels import Labels
 from ..steering.operator import check_alpha
 from .agreement import Word
@@ -76,6 +76,7 @@ class StreamDecoder:
     def speech(self, audio: NDArray[np.float32]) -> list[tuple[int, int]]:
         """Frames of samples [n] in which someone speaks, in stretches at least 3 s apart.
 
+        A reply and what is said before and after it make one stretch, if the pauses are no longer than 6 s.
         The gate hears enough in a window that is padded to little more than the audio. It costs a fraction of
         one of 30 s, which only the decoder needs. Without a gate all of it counts as speech.
         """
@@ -83,7 +84,8 @@ class StreamDecoder:
             return [(0, content_frames(len(audio)))]
         length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * content_frames(len(audio)) + PADDING)
         scores = self._encode(audio, min(length, FULL_LENGTH)).scores
-        return speech_regions(scores, self._levels.gap_below, self._levels.noise_ceiling)
+        regions = speech_regions(scores, self._levels.gap_below, self._levels.noise_ceiling)
+        return with_replies(regions, len(scores) + 1)  # what has just begun may be a reply
 
     def encode(self, audio: NDArray[np.float32]) -> StreamWindow:
         """Encode samples [n], at most 30 s, for :meth:`write`."""

@@ -20,7 +20,7 @@ from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES, content_frames
 from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
-from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES
+from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES, REPLY_GAP_FRAMES
 from ..steering.labels import Labels
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
 from .decoder import StreamDecoder, StreamWindow, Task
@@ -168,13 +168,16 @@ class StreamingTranscriber:
             if start - PAD_FRAMES >= MIN_GAP_FRAMES:
                 self._drop((start - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
                 continue
-            over = last or content_frames(len(self._buffer)) - end >= MIN_GAP_FRAMES
+            silent = content_frames(len(self._buffer)) - end
+            over = last or silent >= MIN_GAP_FRAMES
             self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over)
             if not over:
                 self._shorten()
                 return
             if len(regions) == 1:
-                self._drop(len(self._buffer) - kept)
+                # a reply is read better with what it answers
+                if last or silent >= REPLY_GAP_FRAMES:
+                    self._drop(len(self._buffer) - kept)
                 return
             self._drop((regions[1][0] - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
 

@@ -31,9 +31,9 @@ from whisper_sae_steer.steering.pack import GateLevels, read_pack, save_pack, sh
 from whisper_sae_steer.steering.steerer import Steerer
 
 
-def test_doubt_lies_between_the_highest_noise_and_the_lowest_speech():
+def test_doubt_lies_between_the_highest_noise_and_what_is_surely_speech():
     metadata = small_pack(threshold=2.0, ramp=1.5).metadata
-    scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [2.0, -9.0], [4.9, -9.0], [5.0, 5.0]])
+    scores = torch.tensor([[-9.0, -1.0], [-9.0, -0.9], [2.0, -9.0], [7.9, -9.0], [8.0, 8.0]])
     assert in_doubt(scores, metadata).tolist() == [False, True, True, True, False]
     assert not in_doubt(torch.full((2, 3), float("nan")), metadata).any()
 

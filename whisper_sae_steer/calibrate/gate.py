@@ -29,6 +29,8 @@ from .windows import CalibrationWindow
 GATE_FEATURES = 160
 NEW_FEATURES = 40
 """that a gate gets beside those of the pack it is built on"""
+NARROWEST_GAP = 4.0
+"""logits between the levels of noise and speech: within 2 of the threshold a score is in doubt anyway"""
 SMOOTHING = 11
 """frames (0.22 s): short enough for a one-word utterance, long enough to forget a click"""
 
@@ -119,10 +121,10 @@ def place_levels(
     if base is not None:
         low, high = max(low, base.noise_ceiling), min(high, base.speech_floor)
         gap_below = max(gap_below, base.gap_below or gap_below)
-    gap = max(high - low, 0.5)
     # without a gap, speech decides: the gate is shut for all but its lowest 0.5%
-    threshold = min(low + 0.5 * gap, high)
-    return gate._replace(levels=GateLevels.spaced(threshold, 0.25 * gap, gap_below))
+    threshold = min((low + high) / 2, high)
+    ramp = max(high - low, NARROWEST_GAP) / 4
+    return gate._replace(levels=GateLevels.spaced(threshold, ramp, gap_below))
 
 
 @torch.no_grad()

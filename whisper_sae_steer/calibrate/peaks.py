@@ -22,7 +22,7 @@ from .windows import CalibrationWindow
 
 CANDIDATES = 48
 """frames of each window that scored highest before: the one that does afterwards is among them"""
-RIDGE = 0.003
+RIDGE = 3e-5
 """pull of the weights, of features at unit scale, towards those that frames gave"""
 
 

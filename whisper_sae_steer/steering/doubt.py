@@ -33,14 +33,15 @@ ECHO_WORDS = 3
 def in_doubt(scores: Tensor, metadata: PackMetadata) -> Tensor:
     """Windows that noise hardly reaches and speech hardly falls to, from smoothed scores [B, T]: [B] bool.
 
-    The gate's threshold lies between the two. Above it only brief sounds are in doubt: a bark is over in a
-    second, words buried in noise go on.
+    The gate's threshold lies between the two. Above it only brief sounds are in doubt: a bark is over in
+    a second, words buried in noise go on. These are in doubt twice as far up: to ask about speech costs
+    nothing, because what the decoder wrote of it stays, and few sounds score so high.
     """
     levels = metadata.levels
     above = scores.amax(dim=1) - levels.threshold
     brief = (scores > levels.noise_ceiling).sum(dim=1) < BRIEF_FRAMES
     leans_to_noise = (above < 0) & (-above < levels.threshold - levels.noise_ceiling)
-    leans_to_speech = (above >= 0) & (above < levels.speech_floor - levels.threshold) & brief
+    leans_to_speech = (above >= 0) & (above < 2 * (levels.speech_floor - levels.threshold)) & brief
     return (leans_to_noise | leans_to_speech) & (metadata.gate == "window")
 
 

@@ -100,15 +100,17 @@ class Answer(NamedTuple):
 def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> bool:
     """Whether the decoder's answer about a window in doubt stays.
 
-    Where the gate leans to speech, only a text that nobody can have said speaks against it, or that was said
-    before.
+    It is a text that somebody can have said, not the text before, and Whisper finds it probable. Where the
+    gate leans to noise it must find speech probable too, and what it writes for any noise isn't believed.
     """
     levels = metadata.levels
     sound_above = levels.noise_ceiling if levels.gap_below is None else levels.gap_below
     voiced_frames = int((window.scores > sound_above).sum())
-    leans_to_speech = bool(window.scores.amax() >= levels.threshold)
-    said = answer.could_be_said(voiced_frames) and not answer.echoes_prompt()
-    return said and (leans_to_speech or answer.is_likely(metadata.stock_texts))
+    if not answer.could_be_said(voiced_frames) or answer.echoes_prompt():
+        return False
+    if window.scores.amax() >= levels.threshold:
+        return SilenceRule().is_likely(answer.avg_logprob)
+    return answer.is_likely(metadata.stock_texts)
 
 
 def resolve_doubt(

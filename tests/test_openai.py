@@ -285,7 +285,7 @@ def test_labels_are_those_of_the_segments_own_window(words: bool):
     pack = vector_pack("tiny.en", speech_calibration=(0.5, 0.1), risk_calibration=(-0.3, -0.2, 0.4))
     result = steered("tiny.en", pack).transcribe(
         SPEECH, steer_alpha=0.5, clip_timestamps="0,3.5,3.5,7,7,10", word_timestamps=words, **QUICK,
-        no_speech_threshold=None, condition_on_previous_text=False,
+        no_speech_threshold=None, condition_on_previous_text=False, skip_gaps=False,
     )  # fmt: skip
     assert {0, 350, 700} <= {segment["seek"] for segment in result["segments"]}
     assert len({segment["speech_prob"] for segment in result["segments"]}) >= 3

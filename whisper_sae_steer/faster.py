@@ -118,7 +118,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             features = features.copy()
             features[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads its end
             encoded = super().encode(features)
-        encoded.batch = encoded.batch._replace(cut=cut, begins_at=begins_at)
+        encoded.batch = encoded.batch._replace(cut=cut, begins_at=begins_at, content=content)
         call.results.append(encoded.batch)
         return encoded
 

@@ -160,7 +160,7 @@ class SteeredWhisper(Whisper):
             heard = _without_gap(mel.half() if options.fp16 else mel, refused.cut)
             # encoded again: the tap may lie before the encoder's end
             edited = self._encode(Call(replace(call.options, in_doubt="edit")), heard)
-            return edited._replace(cut=refused.cut, begins_at=refused.begins_at)
+            return edited._replace(cut=refused.cut, begins_at=refused.begins_at, content=refused.content)
 
         resolved = resolve_doubt(batch, self.steerer.pack.metadata, ask, edit_refused)
         _keep_batch(mel, resolved)
@@ -184,7 +184,7 @@ class SteeredWhisper(Whisper):
         begins_at = speech_begins_at(scores, content, levels) if behind_gap else 0
         if cut is not None and not cut.seeks_only():
             batch = self._encode(call, _without_gap(mel, cut))
-        batch = batch._replace(cut=cut, begins_at=begins_at)
+        batch = batch._replace(cut=cut, begins_at=begins_at, content=content)
         call.results.append(batch._replace(frames=None))
         return batch
 

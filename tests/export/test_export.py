@@ -66,7 +66,7 @@ def test_speech_passes_and_noise_is_steered(
     direction = steering.vector / steering.vector.norm()
     for audio in (sample("speech"), sample("gap")[:480_000]):
         before, after = plain.embed_audio(log_mel(audio)), folded.embed_audio(log_mel(audio))
-        assert float((after - before).norm() / before.norm()) < 1e-4
+        assert float((after - before).norm() / before.norm()) < 2e-4
     for audio in sounds:
         before, after = plain.embed_audio(log_mel(audio)), folded.embed_audio(log_mel(audio))
         hooked = before.clone()

@@ -156,7 +156,7 @@ def doubtful_batch() -> SteeredBatch:
 def test_where_the_gate_leans_to_speech_less_speaks_against_the_text():
     metadata = small_pack(threshold=2.0, ramp=1.5, stock_texts=("thank you",)).metadata
     above, below = (doubtful_batch().window(row) for row in (0, 1))
-    for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Six.", -0.3, 0.8)):
+    for doubtful in (Answer("Thank you.", -0.3, 0.1), Answer("Off.", -1.1, 0.1), Answer("Six.", -0.3, 0.8)):
         assert believes(above, doubtful, metadata)
         assert not believes(below, doubtful, metadata)
     for never in (Answer("Seven.", -1.4, 0.1), Answer("No, no, no.", -0.3, 0.1)):

@@ -80,6 +80,12 @@ def test_what_leaves_nothing_out_stays_as_it_is(tokens: list[int]):
     assert read(tokens, scores((0, 1500))) == Reading(tokens, None)
 
 
+def test_padding_is_not_read():
+    window = SteeredWindow(torch.full((1500,), 8.0), torch.tensor(Verdict.SPEECH), content=400)
+    tokens = [BEGIN, 7, BEGIN + 390]
+    assert read_on(tokens, window, LEVELS, BEGIN) == Reading(tokens, None)
+
+
 def test_sound_that_the_gate_does_not_call_speech_is_not_read_again():
     heard = scores((0, 400), (450, 700))
     heard[450:700] = LEVELS.threshold - 0.1

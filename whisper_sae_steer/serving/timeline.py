@@ -21,6 +21,8 @@ from .uploads import Form, audio_of
 
 STEP_SECONDS = 0.1
 """seconds from one value to the next"""
+SPAN_SECONDS = 1.0
+"""around each value that it is judged over: probabilities are calibrated for segments of 1 s and more"""
 DIGITS = 5
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
@@ -28,7 +30,7 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
 
 @router.post("/audio/timeline")
 async def timeline(request: Request, form: Form) -> dict[str, Any]:
-    """Speech probability and hallucination risk for each 0.1 s of an upload, without transcribing it."""
+    """Speech probability and hallucination risk at each 0.1 s of an upload, without transcribing it."""
     engine: ServingEngine = request.app.state.engine
     if engine.model.steerer is None:
         raise ApiError(409, f"{engine.name} is served without a steering pack: nothing hears speech in it")
@@ -50,7 +52,7 @@ def _read(engine: ServingEngine, file: BinaryIO) -> dict[str, Any]:
 
 
 def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[Labels]:
-    """Labels of each STEP_SECONDS of samples [n], judged in windows of 30 s by a model that has a pack."""
+    """Labels at each STEP_SECONDS of samples [n], judged in windows of 30 s by a model that has a pack."""
     for begin in range(0, len(samples), WINDOW_SAMPLES):
         window = samples[begin : begin + WINDOW_SAMPLES]
         with model.steering():
@@ -59,4 +61,6 @@ def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[L
         assert model.steerer is not None
         scores = encoded.batch.scores[0]
         for step in range(-(-len(window) // round(STEP_SECONDS * SAMPLE_RATE))):
-            yield model.steerer.labels(scores, step * STEP_SECONDS, (step + 1) * STEP_SECONDS)
+            middle = (step + 0.5) * STEP_SECONDS
+            start, end = max(0.0, middle - SPAN_SECONDS / 2), middle + SPAN_SECONDS / 2
+            yield model.steerer.labels(scores, start, end)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..audio.units import WINDOW_FRAMES
 from .cuts import WindowCut
 from .labels import Labels
 
@@ -31,6 +32,8 @@ class SteeredWindow(NamedTuple):
     """where the window is cut, if it has a long gap"""
     begins_at: int = 0
     """frame at which speech begins, if the window was sought to behind a gap"""
+    content: int = WINDOW_FRAMES
+    """frames that cover audio, as far as it is known"""
 
     def is_silence(self) -> bool:
         """Whether nobody speaks in it. Waits for the device."""
@@ -52,6 +55,8 @@ class SteeredBatch(NamedTuple):
     """where the window is cut, if it has a long gap; only single windows are cut"""
     begins_at: int = 0
     """frame at which speech begins, if the window was sought to behind a gap"""
+    content: int = WINDOW_FRAMES
+    """frames of a single window that cover audio"""
 
     def rows(self, verdict: Verdict) -> list[int]:
         """The windows of that verdict. Waits for the device."""
@@ -59,7 +64,7 @@ class SteeredBatch(NamedTuple):
 
     def window(self, row: int = 0) -> SteeredWindow:
         """One of the windows."""
-        return SteeredWindow(self.scores[row], self.verdict[row], self.cut, self.begins_at)
+        return SteeredWindow(self.scores[row], self.verdict[row], self.cut, self.begins_at, self.content)
 
 
 class WindowTokens(list[int]):

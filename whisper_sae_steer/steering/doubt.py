@@ -26,6 +26,8 @@ BRIEF_FRAMES = 100
 """2 s"""
 FRAMES_PER_REPEATED_WORD = 12
 """0.24 s of sound that each word of a repetition takes at least, if somebody says it"""
+LEAST_LOGPROB = -1.25
+"""average log-probability of a text where the gate leans to speech: short words lie below Whisper's bound"""
 ECHO_WORDS = 3
 """of the text before, in a row: from so many on they are taken for an echo of the prompt"""
 
@@ -100,8 +102,8 @@ class Answer(NamedTuple):
 def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> bool:
     """Whether the decoder's answer about a window in doubt stays.
 
-    It is a text that somebody can have said, not the text before, and Whisper finds it probable. Where the
-    gate leans to noise it must find speech probable too, and what it writes for any noise isn't believed.
+    It is a text that somebody can have said, not the text before, and no unlikely one. Where the gate leans
+    to noise Whisper must find speech probable too, and what it writes for any noise isn't believed.
     """
     levels = metadata.levels
     sound_above = levels.noise_ceiling if levels.gap_below is None else levels.gap_below
@@ -109,7 +111,7 @@ def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> b
     if not answer.could_be_said(voiced_frames) or answer.echoes_prompt():
         return False
     if window.scores.amax() >= levels.threshold:
-        return SilenceRule().is_likely(answer.avg_logprob)
+        return answer.avg_logprob > LEAST_LOGPROB
     return answer.is_likely(metadata.stock_texts)
 
 

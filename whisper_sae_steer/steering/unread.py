@@ -36,7 +36,7 @@ def read_on(
     """
     cut, scores = window.cut, window.scores.cpu().numpy()
     tokens = _beginning_at(tokens, timestamp_begin + window.begins_at, timestamp_begin)
-    until = cut.decode_until if cut else len(scores)
+    until = cut.decode_until if cut else window.content
     left = _before_unread_speech(tokens, scores[:until] >= levels.threshold, timestamp_begin)
     if left is None and cut is None:
         return Reading(tokens, None)

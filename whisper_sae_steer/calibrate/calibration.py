@@ -187,7 +187,8 @@ def calibrate_gate(
     levels = base.metadata.levels if base else None
     if base is None or sample.is_speech.any():
         gate = fit_gate(sae, sample, recordings.fitted, base)
-        unseen = window_scores(gate, recordings.windows) | _unseen_scores(sae, samples, recordings, base)
+        unseen = _unseen_scores(sae, samples, recordings, base)
+        unseen |= window_scores(gate, [w for w in recordings.windows if w.key not in unseen])
         gate = place_levels(gate, recordings.windows, unseen, levels)
     else:
         old = base.metadata

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import sparse_reference
 from .steer import launch
+from .tiles import tiles_over
 
 ENTRIES, COLUMNS = 32, 128
 
@@ -25,7 +26,7 @@ def gather_sum(table: Tensor, starts: Tensor, index: Tensor, weights: Tensor, bi
     out = weights.new_empty((rows, width), dtype=weights.dtype if bias is None else bias.dtype)
     if out.numel():
         launch(
-            _gather_sum, (rows, triton.cdiv(width, COLUMNS)),
+            _gather_sum, (rows, tiles_over(width, COLUMNS)),
             table, starts, index.contiguous(), weights.contiguous(),
             out if bias is None else bias.contiguous(), out, width, *table.stride(),
             HAS_BIAS=bias is not None, ENTRIES=ENTRIES, COLUMNS=COLUMNS, num_warps=4,

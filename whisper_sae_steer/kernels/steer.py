@@ -20,6 +20,7 @@ from torch import Tensor
 from . import steer_reference
 from .gate import GateKind
 from .steer_reference import GateReading
+from .tiles import power_of_2_over, tiles_over
 
 MAX_FEATURES = {2: 1024, 4: 256}
 """features that one tile of accumulators holds, by bytes a number; more are edited in PyTorch"""
@@ -42,7 +43,7 @@ def feature_scores(
     logits = h.new_empty((batch, frames), dtype=torch.float32)
     if logits.numel():
         blocks = blocks_for(h, len(rows))
-        grid = (batch * triton.cdiv(frames, blocks.BLOCK_T),)
+        grid = (batch * tiles_over(frames, blocks.BLOCK_T),)
         launch(
             _feature_scores, grid,
             h, rows, bias.contiguous(), threshold.contiguous(), weight.contiguous(), gate_bias, logits,
@@ -57,7 +58,7 @@ def gate_strength(
 ) -> GateReading:
     batch, frames = logits.shape
     smoothing = max(1, smoothing)
-    near = triton.next_power_of_2(smoothing)
+    near = power_of_2_over(smoothing)
     scores = torch.empty_like(logits, memory_format=torch.contiguous_format)
     strength = torch.empty_like(scores if kind == "frame" else scores[:, :1])
     if logits.numel():
@@ -78,7 +79,7 @@ def steer_selected(
     batch, frames, width = h.shape
     if batch and frames and len(rows):
         blocks = blocks_for(h, len(rows), whole=True)
-        grid = (batch * triton.cdiv(frames, blocks.BLOCK_T),)
+        grid = (batch * tiles_over(frames, blocks.BLOCK_T),)
         launch(
             _steer_selected, grid,
             h, rows, bias.contiguous(), threshold.contiguous(), directions, strength,
@@ -91,9 +92,9 @@ def steer_selected(
 def steer_static(h: Tensor, vector: Tensor, strength: Tensor) -> Tensor:
     batch, frames, width = h.shape
     if batch and frames:
-        block_d = min(1024, triton.next_power_of_2(width))
+        block_d = min(1024, power_of_2_over(width))
         block_t = max(1, 4096 // block_d)
-        grid = (batch * triton.cdiv(frames, block_t), triton.cdiv(width, block_d))
+        grid = (batch * tiles_over(frames, block_t), tiles_over(width, block_d))
         launch(
             _steer_static, grid,
             h, vector, strength, frames, *h.stride(), vector.stride(0), *strength_strides(strength),
@@ -110,7 +111,7 @@ def blocks_for(h: Tensor, features: int, whole: bool = False) -> SteerBlocks:
     """
     frames = h.shape[0] * h.shape[1]
     block_t = next(tall for most, tall in ((4096, 16), (16384, 64), (float("inf"), 128)) if frames <= most)
-    block_f = max(16, triton.next_power_of_2(features))
+    block_f = max(16, power_of_2_over(features))
     if not whole:
         block_f = min(block_f, 256)
     half = h.element_size() == 2

@@ -23,6 +23,7 @@ from torch.nn.functional import linear
 from . import topk_reference
 from .sparse_reference import read_dtype
 from .steer import launch, precision, shared_memory
+from .tiles import power_of_2_over, tiles_over
 from .topk_reference import Selection, TopK
 
 FALLBACK_ENTRIES = 2**27
@@ -49,7 +50,7 @@ def topk_encode(x: Tensor, w_enc: Tensor, b_enc: Tensor, k: int, guess: float | 
     if not isinstance(guess, Tensor) and guess <= 0:
         guess = estimated_guess(x, w_enc, b_enc, k)
     floor = torch.as_tensor(guess, dtype=torch.float32, device=x.device).clamp_min(0).expand(n)
-    capacity = triton.next_power_of_2(4 * k)
+    capacity = power_of_2_over(4 * k)
     keys = torch.empty((n, capacity), dtype=torch.int64, device=x.device)
     counts = torch.zeros(n, dtype=torch.int32, device=x.device)
     values = torch.empty((n, k), dtype=torch.float32, device=x.device)
@@ -57,14 +58,14 @@ def topk_encode(x: Tensor, w_enc: Tensor, b_enc: Tensor, k: int, guess: float | 
     if n:
         blocks = blocks_for(x)
         launch(
-            _candidates, (triton.cdiv(n, blocks.BLOCK_N) * triton.cdiv(features, blocks.BLOCK_F),),
+            _candidates, (tiles_over(n, blocks.BLOCK_N) * tiles_over(features, blocks.BLOCK_F),),
             x, w_enc, b_enc.contiguous(), floor, counts, keys, n, features,
             *x.stride(), *w_enc.stride(), *floor.stride(),
             D=x.shape[1], CAPACITY=capacity, PRECISION=precision(x), **blocks._asdict(),
         )  # fmt: skip
         launch(
             _ranked, (n,), keys, counts, values, indices, k, CAPACITY=capacity,
-            PLACES=triton.next_power_of_2(k), num_warps=min(8, max(1, capacity // 256)),
+            PLACES=power_of_2_over(k), num_warps=min(8, max(1, capacity // 256)),
         )  # fmt: skip
     again = (counts > capacity) | ((counts < k) & (floor > 0))
     rows = again.nonzero()[:, 0]

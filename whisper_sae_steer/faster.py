@@ -18,12 +18,7 @@ from .models.weights import resolve
 from .steering.batch import Verdict, WindowTokens
 from .steering.calls import Call, CallOptions, active, current, shows_options_of, within
 from .steering.ctranslate import Decoded, EncoderOutput, SteeredEncoder, SteeredStorage
-from .steering.cuts import (
-    content_of,
-    cut_window,
-    protect_seek_from_word_times,
-    speech_begins_at,
-)
+from .steering.cuts import content_of, plan_window, protect_seek_from_word_times
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
@@ -110,15 +105,15 @@ class WhisperModel(faster_whisper.WhisperModel):
         if features.ndim > 2:  # the batched pipeline takes its windows as they come
             return encoded
         assert self.steerer is not None
-        scores, content = encoded.batch.scores[0].cpu().numpy(), content_of(features)
-        levels = self.steerer.pack.metadata.levels
-        cut = cut_window(scores, content, levels)
-        begins_at = speech_begins_at(scores, content, levels) if behind_gap else 0
-        if cut is not None and not cut.seeks_only():
+        scores, levels = encoded.batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
+        plan = plan_window(scores, content_of(features), levels, behind_gap)
+        if plan.cut is not None and not plan.cut.seeks_only():
             features = features.copy()
-            features[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads its end
+            features[:, MEL_FRAMES_PER_ENCODER_FRAME * plan.cut.decode_until :] = (
+                0  # as the library pads its end
+            )
             encoded = super().encode(features)
-        encoded.batch = encoded.batch._replace(cut=cut, begins_at=begins_at, content=content)
+        encoded.batch = encoded.batch._replace(**plan._asdict())
         call.results.append(encoded.batch)
         return encoded
 

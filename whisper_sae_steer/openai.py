@@ -34,9 +34,8 @@ from .steering.calls import Call, CallOptions, active, current, shows_options_of
 from .steering.cuts import (
     WindowCut,
     content_of,
-    cut_window,
+    plan_window,
     protect_seek_from_word_times,
-    speech_begins_at,
 )
 from .steering.doubt import Answer, resolve_doubt
 from .steering.language import detect_at_speech, language_call
@@ -178,13 +177,11 @@ class SteeredWhisper(Whisper):
         batch = self._encode(call, mel)
         if not call.options.skip_gaps:
             return batch
-        scores, content = batch.scores[0].cpu().numpy(), content_of(mel.float().cpu().numpy())
-        levels = self.steerer.pack.metadata.levels
-        cut = cut_window(scores, content, levels)
-        begins_at = speech_begins_at(scores, content, levels) if behind_gap else 0
-        if cut is not None and not cut.seeks_only():
-            batch = self._encode(call, _without_gap(mel, cut))
-        batch = batch._replace(cut=cut, begins_at=begins_at, content=content)
+        scores, levels = batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
+        plan = plan_window(scores, content_of(mel.float().cpu().numpy()), levels, behind_gap)
+        if plan.cut is not None and not plan.cut.seeks_only():
+            batch = self._encode(call, _without_gap(mel, plan.cut))
+        batch = batch._replace(**plan._asdict())
         call.results.append(batch._replace(frames=None))
         return batch
 

@@ -43,15 +43,31 @@ class WindowCut(NamedTuple):
         return self.skip_to > 0
 
 
+class WindowPlan(NamedTuple):
+    """What is known of a window before it is decoded, in encoder frames from its start."""
+
+    cut: WindowCut | None
+    begins_at: int
+    """where speech begins behind a gap; 0 elsewhere, and where nobody speaks"""
+    content: int
+    """frames with audio"""
+
+
+def plan_window(
+    scores: NDArray[np.float32], content: int, levels: GateLevels, behind_gap: bool
+) -> WindowPlan:
+    """The plan of a window from its smoothed speech scores [1500] and the number of frames with audio."""
+    regions = _spoken(scores, content, levels) if behind_gap else []
+    return WindowPlan(cut_window(scores, content, levels), regions[0][0] if regions else 0, content)
+
+
 def cut_window(scores: NDArray[np.float32], content: int, levels: GateLevels) -> WindowCut | None:
     """The cut of a window from its smoothed speech scores [1500] and the number of frames with audio.
 
     None where there is nothing to cut: no gap of MIN_GAP_FRAMES before, between or after the speech, or no
     speech at all (such a window is steered).
     """
-    if levels.gap_below is None:
-        return None
-    regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
+    regions = _spoken(scores, content, levels)
     if not regions:
         return None
     # what begins at the very end of a full window may not show yet
@@ -68,18 +84,10 @@ def frames_before_speech(scores: NDArray[np.float32], content: int, levels: Gate
     """Frames of a window before its speech begins: ``content`` if it has none, 0 if it begins well."""
     if levels.gap_below is None:
         return 0
-    if not speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling):
+    if not _spoken(scores, content, levels):
         return content
     cut = cut_window(scores, content, levels)
     return cut.skip_to if cut else 0
-
-
-def speech_begins_at(scores: NDArray[np.float32], content: int, levels: GateLevels) -> int:
-    """Frame of a window at which speech begins; 0 if it has none."""
-    if levels.gap_below is None:
-        return 0
-    regions = speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
-    return regions[0][0] if regions else 0
 
 
 def tokens_that_seek_to(tokens: Sequence[int], cut: WindowCut, timestamp_begin: int) -> list[int]:
@@ -129,6 +137,13 @@ def protect_seek_from_word_times(
     if last["tokens"] == [timestamp_begin + cut.resume_at]:
         start = max(0.0, last["end"] - BLANK_WORD_SECONDS)
         last["words"] = [{"word": " ", "start": start, "end": last["end"], "probability": 1.0}]
+
+
+def _spoken(scores: NDArray[np.float32], content: int, levels: GateLevels) -> list[tuple[int, int]]:
+    """Stretches of speech in a window; none where the pack knows no gaps."""
+    if levels.gap_below is None:
+        return []
+    return speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
 
 
 def speech_regions(

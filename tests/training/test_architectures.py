@@ -185,7 +185,10 @@ def test_schedules():
     config = TrainConfig(
         steps=100, lr=1.0, warmup_share=0.1, decay_share=0.5, k=10, k_start=50, sparsity_share=0.2
     )
-    assert [config.lr_at(step) for step in (0, 4, 9, 30, 75, 99)] == [0.1, 0.5, 1, 1, 0.5, 0.02]
+    assert [config.lr_at(step, 100) for step in (0, 4, 9, 30, 75, 99)] == [0.1, 0.5, 1, 1, 0.5, 0.02]
+    fewer = config.steps_if_falling_from(20)
+    assert fewer == 40  # the fall takes half of them
+    assert [config.lr_at(step, fewer) for step in (19, 20, 30, 39)] == [1, 1, 0.5, 0.05]
     assert [config.k_at(step) for step in (0, 9, 19, 99)] == [48, 30, 10, 10]
     assert TrainConfig(k=7).k_at(0) == 7
     assert config.features(100) == 800

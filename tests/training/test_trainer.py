@@ -69,13 +69,13 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, stops: set[int], error: type[BaseEx
     """Interrupt or break the calls of a training step with these numbers; returns the steps made."""
     real, steps = trainer.Trainee.step, list[int]()
 
-    def step(self: trainer.Trainee, batch: Tensor, number: int) -> Any:
+    def step(self: trainer.Trainee, batch: Tensor, number: int, of: int | None = None) -> Any:
         steps.append(number)
         if len(steps) in stops:
             if error:
                 raise error
             signal.raise_signal(signal.SIGINT)
-        return real(self, batch, number)
+        return real(self, batch, number, of)
 
     monkeypatch.setattr(trainer.Trainee, "step", step)
     return steps
@@ -97,6 +97,29 @@ def test_interrupted_and_continued_equals_uninterrupted(
     assert same(whole.sae, continued.sae)
     assert whole.history == continued.history
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_training_ends_when_it_is_good_enough(
+    frames: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = replace(CONFIG, max_fvu=0.2, checkpoint_every=25)
+    ((_, sae, history),) = train(frames, config, tmp_path / "whole")
+    steps = history[-1].step
+    assert 50 <= steps < config.steps
+    assert history[-1].lr < 0.05 * config.lr
+    assert measure(sae, frames.held_back_frames("encoder_output")).fvu < 0.2
+    stop_at(monkeypatch, {steps - 3}, None)  # while the rate falls
+    with pytest.raises(KeyboardInterrupt):
+        train(frames, config, tmp_path / "parts")
+    ((_, continued, again),) = train(frames, config, tmp_path / "parts")
+    assert same(sae, continued)
+    assert history == again
+
+
+def test_good_enough_needs_frames_held_back(frames: FrameStore, tmp_path: Path):
+    alone = replace(frames, held_back=())
+    with pytest.raises(CalibrationError, match="held back"):
+        train(alone, replace(CONFIG, max_fvu=0.2), tmp_path / "work")
 
 
 def test_killed_training_goes_on_from_its_last_checkpoint(

@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,15 +14,13 @@ from ..commands.common import add_model, add_threads
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_recordings, read_recordings
 from ..models.weights import resolve
-from ..sae.formats import save_sae
 from .buffer import process
 from .config import TrainConfig
 from .encoders import FrameEncoder, HubertFrames, WhisperFrames
 from .live import LiveFrames
-from .logs import save_history
 from .memory import keep_large_blocks
-from .quality import measure
 from .report import TrainedSAE, text_report, write_html
+from .saving import save_trained
 from .source import FrameRecipe, FrameSource
 from .store import build_store
 from .stream import StreamConfig
@@ -84,16 +81,13 @@ def _report(trained: Sequence[Trained], source: FrameSource, out: Path, several_
     """Measure each SAE on the recordings held back and write it; then the page."""
     pages: list[TrainedSAE] = []
     several_taps = len({member.tap for member, _, _ in trained}) > 1
-    for member, sae, history in trained:
+    for one in trained:
+        member = one.member
         folder = out / member.tap if several_taps else out
         folder = folder / f"seed{member.seed}" if several_seeds else folder
-        quality = measure(sae, source.held_back_frames(member.tap))
-        figures = {name: value for name, value in asdict(quality).items() if not isinstance(value, dict)}
-        sae.config = replace(sae.config, metadata={**sae.config.metadata, "held_back": figures})
-        save_sae(sae, folder, dtype=torch.float16)
-        save_history(history, folder)
+        quality = save_trained(one, source, folder)
         name = member.name if several_seeds else member.tap
-        pages.append(TrainedSAE(name, sae.config, quality, history=history))
+        pages.append(TrainedSAE(name, one.sae.config, quality, history=one.history))
     write_html(pages, out / "report.html")
     print(text_report(pages))
 

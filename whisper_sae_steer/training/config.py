@@ -21,7 +21,10 @@ class TrainConfig:
     k: int = 50
     """active features a frame: exactly (topk), on average over a batch, or as target (jumprelu)"""
     steps: int = 4000
-    """optimiser steps"""
+    """optimiser steps, at most"""
+    max_fvu: float | None = None
+    """fraction of variance unexplained, on the recordings held back, that is good enough: from there on only
+    the learning rate's fall is left; None: all the steps"""
     batch_size: int = 2048
     """frames a step, over all processes"""
     lr: float = 2e-4
@@ -60,6 +63,8 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.decay_share < 1:
+            raise ConfigError(f"decay_share must be at least 0 and below 1, not {self.decay_share}")
         if not self.prefixes or any(not 0 < share <= 1 for share in self.prefixes) or self.prefixes[-1] != 1:
             raise ConfigError(f"prefixes must be shares that rise to 1, not {self.prefixes}")
 
@@ -70,11 +75,15 @@ class TrainConfig:
             raise ConfigError(f"{features} features are fewer than k = {self.k}")
         return features
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step: a trapezoid."""
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step when there will be so many: a trapezoid."""
         rising = (step + 1) / max(1.0, self.warmup_share * self.steps)
-        falling = (self.steps - step) / max(1.0, self.decay_share * self.steps)
+        falling = (steps - step) / max(1.0, self.decay_share * steps)
         return self.lr * min(1.0, rising, falling)
+
+    def steps_if_falling_from(self, step: int) -> int:
+        """How many steps there will be when the learning rate begins to fall at this one."""
+        return min(self.steps, round(step / (1 - self.decay_share)))
 
     def sparsity_at(self, step: int) -> float:
         """How far sparsity has been tightened, 0…1."""

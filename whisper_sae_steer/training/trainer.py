@@ -6,9 +6,10 @@ median, AuxK: the recipe is in ``architectures/base.py``, what differs between a
 
 import signal
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from .architectures import ARCHITECTURES, Losses, TrainingSAE
 from .buffer import BufferState, MixingBuffer, process
 from .config import TrainConfig
 from .logs import HistoryPoint, TensorBoardLog
+from .quality import measure
 from .source import FrameSource
 
 CHECKPOINT = "checkpoint.pt"
@@ -31,6 +33,8 @@ SAMPLE_FRAMES = 20_000
 """frames that scale, centre and first thresholds come from"""
 LAST_FRAMES = 8192
 """frames that a TopK's threshold comes from"""
+PIECE_FRAMES, HELD_BACK_PIECES = 2048, 6
+"""held-back frames that tell whether training may end"""
 LOG_EVERY_STEPS = 50
 AGREE_EVERY_STEPS = 10
 """steps between asking all processes whether to stop"""
@@ -78,6 +82,10 @@ def train(
     _, world = process()
     if config.batch_size % world:
         raise ConfigError(f"batch_size {config.batch_size} is no multiple of {world} processes")
+    if config.max_fvu is not None and any(next(source.held_back_frames(tap), None) is None for tap in taps):
+        raise CalibrationError(
+            "max_fvu is measured on recordings held back, and there are too few; give more"
+        )
     device = torch.device(device)
     members = [Member(tap, seed) for tap in taps for seed in seeds]
     team = {m: Trainee(source.taps[m.tap], config, device) for m in members}
@@ -91,17 +99,50 @@ def train(
     else:
         for member, trainee in team.items():
             trainee.load_state_dict(saved["members"][member.name])
-    step, state = (saved["step"], BufferState(*saved["buffer"])) if saved else (0, BufferState())
+    state = BufferState(*saved["buffer"]) if saved else BufferState()
     buffer = MixingBuffer(source, taps, config.batch_size, config.buffer_frames, config.seed, device, state)
-    _steps(team, buffer, config, step, checkpoint)
-    return [
-        Trained(
-            member,
-            trainee.model.finished(_sae_config(source, member, config), samples[member.tap][:LAST_FRAMES]),
-            trainee.history,
-        )
-        for member, trainee in team.items()
+    progress = Progress(saved["step"], saved["steps"]) if saved else Progress(0, config.steps)
+
+    def finished() -> list[Trained]:
+        return [
+            Trained(
+                member,
+                trainee.model.finished(
+                    _sae_config(source, member, config), samples[member.tap][:LAST_FRAMES]
+                ),
+                trainee.history,
+            )
+            for member, trainee in team.items()
+        ]
+
+    def is_good_enough() -> bool:
+        return config.max_fvu is not None and held_back_fvu(source, finished()) <= config.max_fvu
+
+    _steps(team, buffer, config, progress, checkpoint, is_good_enough)
+    return finished()
+
+
+class Progress(NamedTuple):
+    """How far a training is."""
+
+    step: int
+    """steps done"""
+    steps: int
+    """how many there will be: those of the options, or fewer once the SAEs are good enough"""
+
+
+def held_back_fvu(source: FrameSource, trained: Sequence[Trained]) -> float:
+    """The highest fraction of variance unexplained of several SAEs, on some frames held back."""
+    found = [
+        measure(one.sae, islice(_pieces(source.held_back_frames(one.member.tap)), HELD_BACK_PIECES)).fvu
+        for one in trained
     ]
+    return max(found)
+
+
+def _pieces(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    for batch in batches:
+        yield from batch.split(PIECE_FRAMES)
 
 
 class Trainee:
@@ -114,14 +155,14 @@ class Trainee:
         self.history: list[HistoryPoint] = []
         self._parallel: DistributedDataParallel | None = None
 
-    def step(self, frames: Tensor, step: int) -> Losses:
-        """One optimiser step on this process's share of a batch, [N, d]."""
+    def step(self, frames: Tensor, step: int, steps: int | None = None) -> Losses:
+        """One optimiser step on this process's share of a batch, [N, d]; there are ``steps`` or the options'."""
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.bf16):
             losses: Losses = self._forward(frames, step)
         self.optimizer.zero_grad()
         losses.total.backward()
         self.model.before_step()
-        self.optimizer.param_groups[0]["lr"] = self.config.lr_at(step)
+        self.optimizer.param_groups[0]["lr"] = self.config.lr_at(step, steps or self.config.steps)
         self.optimizer.step()
         self.model.after_step(self.config.batch_size)
         return losses
@@ -133,12 +174,14 @@ class Trainee:
             self._parallel = DistributedDataParallel(self.model)
         return self._parallel(frames, step)
 
-    def add_point(self, losses: Losses, done: int) -> HistoryPoint:
-        """Add a point to the curves after ``done`` steps."""
+    def add_point(self, losses: Losses, progress: Progress) -> HistoryPoint:
+        """Add a point to the curves."""
+        done = progress.step
         dead = int((self.model.since_fired > self.config.dead_after).sum())
         point = HistoryPoint(
             done, done * self.config.batch_size, float(losses.fvu), float(losses.l0), dead,
-            self.config.lr_at(done - 1), float(self.model.thresholds().detach().mean()), float(losses.aux),
+            self.config.lr_at(done - 1, progress.steps), float(self.model.thresholds().detach().mean()),
+            float(losses.aux),
         )  # fmt: skip
         self.history.append(point)
         return point
@@ -172,11 +215,16 @@ class _Checkpoint:
         except Exception:  # the file decides what goes wrong while it is read
             raise CalibrationError(f"{self.path} is damaged; delete it to train from the start") from None
 
-    def save(self, team: Mapping[Member, Trainee], buffer: MixingBuffer, step: int) -> None:
+    def save(self, team: Mapping[Member, Trainee], buffer: MixingBuffer, progress: Progress) -> None:
         if process()[0] == 0:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             members = {member.name: trainee.state_dict() for member, trainee in team.items()}
-            state = {"key": self.key, "step": step, "buffer": list(buffer.state), "members": members}
+            state = {
+                "key": self.key,
+                **progress._asdict(),
+                "buffer": list(buffer.state),
+                "members": members,
+            }
             with write_atomically(self.path) as temporary:
                 torch.save(state, temporary)
         if distributed.is_initialized():
@@ -190,34 +238,40 @@ def _samples(source: FrameSource, taps: Sequence[str], config: TrainConfig) -> d
 
 
 def _steps(
-    team: Mapping[Member, Trainee], buffer: MixingBuffer, config: TrainConfig, step: int,
-    checkpoint: _Checkpoint,
+    team: Mapping[Member, Trainee], buffer: MixingBuffer, config: TrainConfig, progress: Progress,
+    checkpoint: _Checkpoint, is_good_enough: Callable[[], bool],
 ) -> None:  # fmt: skip
-    """From ``step`` to the last one; KeyboardInterrupt after a checkpoint if asked to stop."""
+    """From where it is to the last step; KeyboardInterrupt after a checkpoint if asked to stop."""
     first = process()[0] == 0
     batches = buffer.draw()
     with ExitStack() as stack:
         interrupted = stack.enter_context(_deferred_interrupt())
         stack.callback(batches.close)
-        progress = stack.enter_context(
-            tqdm(total=config.steps, initial=step, desc="train", unit="step", disable=not first)
+        step, steps = progress
+        bar = stack.enter_context(
+            tqdm(total=steps, initial=step, desc="train", unit="step", disable=not first)
         )
         folder = checkpoint.path.parent / "tensorboard"
         names = [member.name for member in team if first]
         logs = [stack.enter_context(TensorBoardLog(folder / name, step)) for name in names]
-        while step < config.steps:
+        while step < steps:
             batch = next(batches)
-            losses = {member: trainee.step(batch[member.tap], step) for member, trainee in team.items()}
+            losses = {
+                member: trainee.step(batch[member.tap], step, steps) for member, trainee in team.items()
+            }
             step += 1
-            progress.update()
-            if first and (step % LOG_EVERY_STEPS == 0 or step == config.steps):
-                points = [team[member].add_point(losses[member], step) for member in team]
+            bar.update()
+            if step % config.checkpoint_every == 0 and steps == config.steps and is_good_enough():
+                steps = bar.total = config.steps_if_falling_from(step)
+            done = Progress(step, steps)
+            if first and (step % LOG_EVERY_STEPS == 0 or step == steps):
+                points = [team[member].add_point(losses[member], done) for member in team]
                 for log, point in zip(logs, points, strict=True):
                     log.add(point)
-                progress.set_postfix(FVU=f"{points[0].fvu:.4f}", L0=f"{points[0].l0:.1f}", refresh=False)
+                bar.set_postfix(FVU=f"{points[0].fvu:.4f}", L0=f"{points[0].l0:.1f}", refresh=False)
             stop = _all_stop(interrupted, step)
-            if step % config.checkpoint_every == 0 or step == config.steps or stop:
-                checkpoint.save(team, buffer, step)
+            if step % config.checkpoint_every == 0 or step == steps or stop:
+                checkpoint.save(team, buffer, done)
             if stop:
                 raise KeyboardInterrupt
 

@@ -23,9 +23,9 @@ from torch.utils.hooks import RemovableHandle
 
 from .errors import AttachError, PackError
 from .faster import BatchedInferencePipeline, WhisperModel
+from .models.marks import fingerprint
 from .models.taps import block_index, empty_mel
 from .models.transformers_names import encoder_state, is_transformers
-from .models.weights import fingerprint
 from .openai import SteeredWhisper
 from .steering.attached import AttachedSteerer, Stats
 from .steering.ctranslate import SteeredEncoder

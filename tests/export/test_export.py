@@ -81,7 +81,7 @@ def test_the_decoder_hears_nobody(
     plain: whisper.Whisper, folded: whisper.Whisper, pack: SteeringPack, sounds: list[np.ndarray]
 ):
     """It ends the transcript as surely as with the hook, though its few loudest frames are hard to edit."""
-    tokenizer = get_tokenizer(plain.dims)
+    tokenizer = get_tokenizer(plain.dims.n_vocab)
     first = torch.tensor([[tokenizer.sot, tokenizer.timestamp_begin]])
     for audio in sounds:
         hooked = plain.embed_audio(log_mel(audio))

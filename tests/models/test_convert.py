@@ -1,3 +1,4 @@
+import json
 import struct
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from whisper.model import Whisper
 from tests.support.small_whisper import save_checkpoint, small_whisper, voice_like
 from whisper_sae_steer.errors import WeightsError
 from whisper_sae_steer.models import convert, vocabulary
+from whisper_sae_steer.models.layout import layout
+from whisper_sae_steer.models.marks import fingerprint
+from whisper_sae_steer.models.model_bin import read_stored
 from whisper_sae_steer.models.weights import Weights, resolve
 
 NAMES = ["base", "tiny.en"]
@@ -125,6 +129,68 @@ def test_bfloat16(tmp_path: Path) -> None:
     state = convert.load_torch(folder).state_dict()
     for name, tensor in original.state_dict().items():
         assert torch.equal(state[name], tensor.bfloat16().float()), name
+
+
+QUANTIZATIONS = (
+    *("float32", "float16", "bfloat16", "int16"),
+    *("int8", "int8_float32", "int8_float16", "int8_bfloat16"),
+)
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_real_weights_of_every_quantisation(tmp_path: Path, quantization: str) -> None:
+    """A number is off by half a step of its row's or matrix's integers at most, or in its last bit."""
+    original = convert.load_torch(resolve("tiny.en"))
+    folder = convert.openai_to_ct2(original, tmp_path / "q", quantization)
+    after = convert.load_torch(folder).state_dict()
+    before = convert.load_torch(resolve("tiny.en")).state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in original.state_dict().items())
+    matrices, _, others = quantization.partition("_")
+    for entry in layout(original.dims.n_audio_layer, original.dims.n_text_layer):
+        names = [name for name in entry.openai if not name.endswith(".key.bias")]
+        was, now = (torch.cat([state[name] for name in names]) for state in (before, after))
+        if was.dim() == 3:  # a convolution's scale is of all that makes one number
+            was, now = was.flatten(1), now.flatten(1)
+        kind = matrices if entry.ct2.endswith("weight") else others or matrices
+        step = {
+            "int8": was.abs().amax(-1, keepdim=True) / 254,
+            "int16": was.abs().max() / 2**11,
+            "bfloat16": was.abs() / 2**8,
+        }
+        assert ((now - was).abs() <= step.get(kind, torch.tensor(0.0)) * 1.01).all(), names
+
+
+def test_an_alias_goes_by_its_scale(tmp_path: Path) -> None:
+    """CTranslate2 stores equal tensors once: here two layers' matrices, and a vector of both halves."""
+    model = small_whisper()
+    state = model.state_dict()
+    state["encoder.blocks.1.mlp.0.weight"].copy_(state["encoder.blocks.0.mlp.0.weight"])
+    state["encoder.ln_post.bias"].copy_(state["decoder.ln.bias"])
+    folder = convert.openai_to_ct2(model, tmp_path / "m", "int8")
+    stored = read_stored(folder)
+    for one, other in (
+        ("encoder/layer_0/ffn/linear_0/weight", "encoder/layer_1/ffn/linear_0/weight"),
+        ("decoder/layer_norm/beta", "encoder/layer_norm/beta"),
+    ):
+        assert stored[one] is stored[other]
+    found = convert.load_torch(folder)
+    matrices = [found.get_parameter(f"encoder.blocks.{i}.mlp.0.weight") for i in (0, 1)]
+    assert torch.equal(*matrices)
+    assert torch.equal(found.get_parameter("encoder.ln_post.bias"), state["encoder.ln_post.bias"].float())
+    assert resolve(folder).fingerprint == fingerprint(state)  # reads the encoder alone
+    mel = mel_of(voice_like())
+    with torch.no_grad():
+        ours = found.encoder(mel[None])[0].numpy()
+    np.testing.assert_allclose(ours, ct2_encode(folder, mel), atol=1e-4)
+
+
+def test_alignment_heads_of_another_decoder(tmp_path: Path) -> None:
+    """Distilled models may name their teacher's."""
+    folder = convert.openai_to_ct2(small_whisper(), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"alignment_heads": [[0, 1], [7, 0], [1, 9]]}))
+    heads = convert.load_torch(folder).get_buffer("alignment_heads").to_dense()
+    assert heads.tolist() == [[False, True], [False, False]]
 
 
 def test_models_openai_cannot_run_are_refused(tmp_path: Path) -> None:
@@ -286,7 +352,7 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
 
 def test_tokenizer_equals_the_packaged_one(weights: Weights, tmp_path: Path) -> None:
     packaged = tokenizers.Tokenizer.from_file(str(weights.ct2_dir / "tokenizer.json"))
-    original = vocabulary.get_tokenizer(convert.ct2_to_openai(weights.ct2_dir)[0])
+    original = vocabulary.get_tokenizer(convert.ct2_to_openai(weights.ct2_dir)[0].n_vocab)
     vocabulary.to_tokenizers(original).save(str(tmp_path / "tokenizer.json"))
     ours = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in SAMPLES:

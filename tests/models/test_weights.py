@@ -3,6 +3,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import json
 import socket
 import sys
 import threading
@@ -12,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 import whisper
 
 from tests.support.small_whisper import save_checkpoint, small_whisper
+from whisper_sae_steer import faster
 from whisper_sae_steer.errors import WeightsError
+from whisper_sae_steer.export.writers import to_transformers
 from whisper_sae_steer.models import cache, convert, reach, weights
-from whisper_sae_steer.models.weights import fingerprint, resolve
+from whisper_sae_steer.models.marks import fingerprint
+from whisper_sae_steer.models.weights import resolve
 
 BASE_SHA256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
 
@@ -58,13 +61,15 @@ def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Pat
     for name, part in (("fake_part_1", data[:1000000]), ("fake_part_2", data[1000000:])):
         (tmp_path / "site" / name).mkdir(parents=True)
         (tmp_path / "site" / name / "part").write_bytes(part)
-    (tmp_path / "site/fake_part_2/config.json").write_bytes((folder / "config.json").read_bytes())
+    extras = ("config.json", "tokenizer.json")
+    for extra in extras:
+        (tmp_path / "site/fake_part_2" / extra).write_bytes((folder / extra).read_bytes())
     monkeypatch.syspath_prepend(tmp_path / "site")
     package = weights._Package(
         hashlib.sha256(data).hexdigest(),
         "fake-part-1 fake-part-2",
         (("fake_part_1", "part"), ("fake_part_2", "part")),
-        (("fake_part_2", "config.json"),),
+        tuple(("fake_part_2", extra) for extra in extras),
     )
     monkeypatch.setitem(weights._PACKAGES, "small", package)
     return package
@@ -310,29 +315,125 @@ def encoded(heads: list[list[int]]) -> bytes:
     return base64.b85encode(gzip.compress(flat))
 
 
-# --- digests and fingerprints
+# --- folders of others
 
 
-def test_fingerprint_is_the_models_not_the_formats(own_cache: Path, tmp_path: Path) -> None:
-    model = small_whisper()
-    expected = fingerprint(model.state_dict())
-    assert len(expected) == 32
-    assert fingerprint(model.float().state_dict()) == expected
-    for quantization in ("float32", "float16", "int8", "int8_float16", "int16"):
-        folder = convert.openai_to_ct2(model, tmp_path / quantization, quantization)
-        assert resolve(folder).fingerprint == expected
-        assert fingerprint(convert.load_torch(folder).state_dict()) == expected
-    found = [resolve(name) for name in ("base", "tiny.en")]
-    for each in found:
-        assert fingerprint(convert.load_torch(each).state_dict()) == each.fingerprint
-    assert len({expected, *(each.fingerprint for each in found)}) == 3
+def test_folder_without_a_tokenizer(own_cache: Path, tmp_path: Path, no_network: None) -> None:
+    """As a converter writes it that wasn't told to copy tokenizer and feature settings."""
+    folder = convert.openai_to_ct2(small_whisper(51866, n_mels=128), tmp_path / "made", "float16")
+    whole = resolve(folder)
+    assert whole.ct2_dir == folder
+    own = (folder / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").unlink()
+    (folder / "preprocessor_config.json").unlink()
+    found = resolve(folder)
+    assert own_cache in found.ct2_dir.parents
+    assert found._replace(ct2_dir=folder) == whole
+    assert (found.ct2_dir / "tokenizer.json").read_bytes() == own
+    model = faster.WhisperModel(str(folder), cpu_threads=1, compute_type="float32", pack=None)
+    assert model.feature_extractor.mel_filters.shape[0] == 128
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.bin", "vocabulary.json"]
+    (folder / "tokenizer.json").write_text("{}")  # its own again
+    (folder / "preprocessor_config.json").write_text('{"feature_size": 128}')
+    assert resolve(folder).ct2_dir == folder
 
 
-@pytest.mark.parametrize("name", ["blocks.1.attn.query.bias", "ln_post.weight", "conv1.bias"])
-def test_fingerprint_covers(name: str) -> None:
-    state = small_whisper().state_dict()
-    before = fingerprint(state)
-    changed = {**state, f"encoder.{name}": state[f"encoder.{name}"] * 1.01}
-    assert fingerprint(changed) != before
-    decoder = {k: torch.zeros_like(v) if k.startswith("decoder") else v for k, v in state.items()}
-    assert fingerprint(decoder) == before
+def test_folders_that_hold_no_model(own_cache: Path, tmp_path: Path) -> None:
+    cases = {
+        (): r"holds no weights \(it is empty\): no model\.bin",
+        tuple("fedcba"): r"holds no weights \(found a, b, c, d, e, …\)",
+        ("adapter_config.json", "adapter_model.safetensors"): r"LoRA adapter only; merge it",
+        ("mine.pt", "notes.txt"): r"to use the checkpoint in it, give \S+/mine\.pt$",
+    }
+    for number, (files, message) in enumerate(cases.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in files:
+            (folder / name).touch()
+        with pytest.raises(WeightsError, match=message) as caught:
+            resolve(folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.safetensors", "model-00001-of-00002.safetensors"])
+def test_one_file_of_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=f"one file of a model; give its folder, {tmp_path}"):
+        resolve(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+@pytest.mark.parametrize("form", ["transformers", "checkpoint"])
+def test_no_room_to_convert(own_cache: Path, tmp_path: Path, form: str) -> None:
+    """A real write that fails half way, as on a full disk."""
+    import resource
+
+    source = tmp_path / "source.pt"
+    if form == "transformers":
+        source = tmp_path / "source"
+        to_transformers(small_whisper()).half().save_pretrained(source)
+    else:
+        save_checkpoint(small_whisper(), source)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(WeightsError, match=r"no room for .* in the cache .*larger disk") as caught:
+            resolve(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert not list(own_cache.rglob("model.bin"))
+    assert not leftovers(own_cache)
+    assert resolve(source).encoder_mark is not None
+
+
+# --- repositories of transformers
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that a server like the hub has as owner/tuned; marks of access keep it apart from others."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            asked = self.path.partition("?")[0]
+            files = sorted(path.name for path in folder.iterdir())
+            if asked.startswith("/api/models/owner/tuned/tree/"):
+                entries = [
+                    {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": name}
+                    for name in files
+                ]
+                content = json.dumps(entries).encode()
+            elif asked.startswith("/api/models/owner/tuned"):
+                siblings = [{"rfilename": name} for name in files]
+                content = json.dumps({"id": "owner/tuned", "sha": "1" * 40, "siblings": siblings}).encode()
+            elif asked.startswith("/owner/tuned/resolve/") and (name := Path(asked).name) in files:
+                content = (folder / name).read_bytes()
+                served.append(name) if body else None
+            else:
+                content = b""
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "1" * 40)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+    served: list[str] = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(weights.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        yield folder
+        server.shutdown()

@@ -70,6 +70,17 @@ def test_the_current_folder_comes_first(roots: list[Path]):
     assert find_sae("auto", OTHER) == folders[0]
 
 
+@pytest.mark.parametrize("known", [None, "e" * 32])
+def test_an_sae_of_other_matrices_is_passed_over(roots: list[Path], known: str | None):
+    """A LoRA merge has its base's fingerprint; where either mark is unknown, that has to do."""
+    ours = OTHER._replace(encoder_mark="e" * 32)
+    for name, mark in (("a", "0" * 32), ("z", known)):
+        metadata = {"fingerprint": OTHER.fingerprint, "hook_name": "encoder_output", "encoder_mark": mark}
+        write_config(roots[0], name, json.dumps({"metadata": metadata}))
+    assert find_sae("auto", ours).name == "z"
+    assert find_sae("auto", OTHER._replace(encoder_mark=None)).name == "a"
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", "{}", '{"metadata": null}', '{"metadata": [1]}', '"x"'])
 def test_other_configs_are_passed_over(roots: list[Path], content: str):
     write_config(roots[0], "a", content)

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.support.real_models import weights as real_weights
 from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.models.weights import Weights
@@ -169,7 +170,7 @@ def test_shipped_packs_promise_that_at_most_a_hundredth_of_speech_is_touched(nam
 def test_the_digest_that_batches_and_cards_name_is_that_of_the_file():
     """Results name shipped packs by it, so it must not follow the reader's format."""
     digests = {name: packs.stored_digest(path)[:12] for name, path in packs.shipped_packs().items()}
-    assert digests == {"base": "56ed0ebed4f6", "tiny.en": "863b59d2c911"}
+    assert digests == {"base": "47efac6bbd31", "tiny.en": "422931e6d390"}
 
 
 def test_other_safetensors_file(tmp_path: Path):
@@ -179,8 +180,40 @@ def test_other_safetensors_file(tmp_path: Path):
 
 
 def test_pack_for_other_weights(path: Path):
-    with pytest.raises(PackError, match=r"calibrated for other weights .*calibrate --model tiny\.en"):
+    with pytest.raises(PackError, match=r"calibrated for other weights .*make-pack --model tiny\.en`$"):
         load_pack(path, weights("f" * 32))
+    elsewhere = weights("f" * 32)._replace(given="my models/fine tuned")
+    with pytest.raises(PackError, match=r"make-pack --model 'my models/fine tuned'`$"):
+        load_pack(path, elsewhere)
+
+
+def marked(encoder: str | None, decoder: str | None) -> Weights:
+    return weights()._replace(encoder_mark=encoder, decoder_mark=decoder)
+
+
+@pytest.mark.parametrize("one", [None, "e" * 32])
+@pytest.mark.parametrize("other", [None, "e" * 32])
+def test_marks_that_agree_or_are_unknown_fit(tmp_path: Path, one: str | None, other: str | None):
+    save_pack(small_pack(encoder_mark=one, decoder_mark=one), tmp_path / "a.safetensors")
+    assert load_pack(tmp_path / "a.safetensors", marked(other, other)).metadata.encoder_mark == one
+
+
+def test_pack_for_the_same_vectors_but_other_matrices(tmp_path: Path):
+    path = tmp_path / "a.safetensors"
+    save_pack(small_pack(encoder_mark="e" * 32, decoder_mark="d" * 32), path)
+    with pytest.raises(PackError, match=r"fine-tune or merge.*direction and SAE.*make-pack") as caught:
+        load_pack(path, marked("0" * 32, "0" * 32))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(PackError, match=r"another decoder; the encoder is the same.*gate can be reused"):
+        load_pack(path, marked("e" * 32, "0" * 32))
+
+
+def test_older_packs_have_no_marks(path: Path):
+    metadata = asdict(read_pack(path).metadata)
+    del metadata["encoder_mark"], metadata["decoder_mark"]
+    write_format_1(path, metadata)
+    read = load_pack(path, marked("e" * 32, "d" * 32)).metadata
+    assert (read.encoder_mark, read.decoder_mark) == (None, None)
 
 
 def test_shipped_pack_is_found_by_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -192,14 +225,34 @@ def test_shipped_pack_is_found_by_fingerprint(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
     assert load_pack("auto", weights("a" * 32)).path == shipped["base"]
     assert load_pack("auto", weights("b" * 32)).path == shipped["tiny.en"]
-    with pytest.raises(PackError, match=r"no pack is shipped for tiny\.en.*pack=None"):
+    with pytest.raises(PackError, match=r"no pack is shipped for tiny\.en.*make-pack --model.*pack=None"):
         load_pack("auto", weights("c" * 32))
+    assert packs.shipped_pack(weights("c" * 32)) is None
+
+
+def test_of_two_shipped_packs_for_one_encoder_that_of_the_decoder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shipped = {name: tmp_path / f"{name}.safetensors" for name in ("large", "distil")}
+    for name, path in shipped.items():
+        save_pack(small_pack(model=name, encoder_mark="e" * 32, decoder_mark=name), path)
+    monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
+    for name, path in shipped.items():
+        assert (
+            load_pack("auto", marked("e" * 32, name)).path == packs.shipped_pack(marked(None, name)) == path
+        )
+    assert packs.shipped_pack(marked("e" * 32, "other")) is None
+    with pytest.raises(PackError, match=r"calibrated for large, but tiny\.en has another decoder"):
+        load_pack("auto", marked("e" * 32, "other"))
 
 
 @pytest.mark.parametrize("name", sorted(packs.shipped_packs()))
 def test_shipped_packs_are_whole(name: str):
     pack = read_pack(packs.shipped_packs()[name])
     assert pack.metadata.model == name
+    real = real_weights(name)
+    assert load_pack("auto", real).path == pack.path
+    assert (pack.metadata.encoder_mark, pack.metadata.decoder_mark) == (real.encoder_mark, real.decoder_mark)
     assert pack.directions.shape[1] == pack.gate.rows.shape[1] == pack.metadata.d_in
     norms = pack.directions.norm(dim=-1)
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-3, atol=1e-3)

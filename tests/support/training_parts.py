@@ -39,6 +39,7 @@ class Meaner:
     """Stands for an encoder: a frame is its 20 ms of samples, summed up in two taps; quick and exact."""
 
     model, fingerprint, taps = "meaner", "f" * 32, ("block.0", "encoder_output")
+    encoder_mark = "e" * 32
 
     def __init__(self):
         self.windows = 0

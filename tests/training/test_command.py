@@ -40,6 +40,7 @@ def test_train_writes_saes_and_a_report(
             config = load_sae(out / tap / f"seed{seed}").config
             assert (config.tap, config.model, config.d_in, config.d_sae) == (tap, "tiny.en", 384, 384)
             assert config.metadata["fingerprint"] == weights("tiny.en").fingerprint
+            assert config.metadata["encoder_mark"] == weights("tiny.en").encoder_mark
             assert json.loads(json.dumps(config.metadata))["held_back"]["frames"] > 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "4 sparse autoencoders" in page

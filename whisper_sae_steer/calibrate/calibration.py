@@ -250,6 +250,8 @@ def _metadata(weights: Weights, sae: SAE, config: CalibrationConfig) -> PackMeta
     return PackMetadata(
         model=weights.name,
         fingerprint=weights.fingerprint,
+        encoder_mark=weights.encoder_mark,
+        decoder_mark=weights.decoder_mark,
         d_in=sae.config.d_in,
         strategy=config.strategy,
         selection=config.selection,

@@ -43,6 +43,7 @@ def collect(model: str, model_dir: str | None = None, pack: str = "auto") -> dic
         "ct2_dir": str(weights.ct2_dir),
         "sha256": weights.sha256,
         "fingerprint": weights.fingerprint,
+        "marks": {"encoder": weights.encoder_mark, "decoder": weights.decoder_mark},
         "source": weights.source,
         "checkpoint": None if weights.checkpoint is None else str(weights.checkpoint),
         "pack": None,

@@ -9,7 +9,7 @@ from whisper import Whisper
 
 from ..errors import WeightsError
 from ..models.convert import openai_to_ct2
-from ..models.transformers_names import TRANSFORMERS_NAMES
+from ..models.transformers_names import transformers_name
 from ..models.vocabulary import get_tokenizer, suppressed, to_tokenizers
 
 Format = Literal["openai", "hf", "ct2"]
@@ -36,7 +36,7 @@ def write_hf(model: Whisper, folder: Path) -> None:
         from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
     except ImportError:
         raise WeightsError("format hf needs transformers: pip install transformers") from None
-    tokenizer = get_tokenizer(model.dims)
+    tokenizer = get_tokenizer(model.dims.n_vocab)
     end = "<|endoftext|>"
     theirs = WhisperTokenizer(
         tokenizer_object=to_tokenizers(tokenizer), bos_token=end, eos_token=end, unk_token=end, pad_token=end
@@ -52,7 +52,7 @@ def to_transformers(model: Whisper, attention: str = "sdpa") -> Any:
     """transformers' ``WhisperForConditionalGeneration`` of these weights, with the hub's settings."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-    dims, tokenizer = model.dims, get_tokenizer(model.dims)
+    dims, tokenizer = model.dims, get_tokenizer(model.dims.n_vocab)
     config = WhisperConfig(
         vocab_size=dims.n_vocab, num_mel_bins=dims.n_mels, d_model=dims.n_audio_state,
         encoder_layers=dims.n_audio_layer, encoder_attention_heads=dims.n_audio_head,
@@ -83,11 +83,7 @@ def to_transformers(model: Whisper, attention: str = "sdpa") -> Any:
 
 def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict with transformers' names, the output projection tied."""
-    renamed: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        for ours, theirs in TRANSFORMERS_NAMES.items():
-            name = name.replace(ours, theirs)
-        renamed[name] = tensor.clone()
+    renamed = {transformers_name(name): tensor.clone() for name, tensor in state.items()}
     renamed["proj_out.weight"] = renamed["model.decoder.embed_tokens.weight"]
     return renamed
 

@@ -1,9 +1,12 @@
-"""The package's cache folder: joined and converted weights, and remembered file digests."""
+"""The package's cache folder: joined and converted weights, and what is remembered of files."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,28 +30,42 @@ def cache_dir() -> Path:
 
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file, remembered in the cache for as long as its size and time stay."""
+    return remembered(path, "sha256", "[0-9a-f]{64}", lambda: _sha256(path))
+
+
+def remembered(path: Path, kind: str, form: str, find: Callable[[], str]) -> str:
+    """What `find` says of a file's content, remembered for as long as the file's size and time stay.
+
+    `kind` is the cache's folder for such facts, `form` a regular expression that all of them match.
+    """
     stat = path.stat()
     facts = f"{stat.st_size} {stat.st_mtime_ns} "
+    stamp = cache_dir() / kind / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     with suppress(OSError, UnicodeDecodeError):
-        stamp = _stamp(path).read_text()
-        if stamp.startswith(facts) and len(stamp) == len(facts) + 64:
-            return stamp.removeprefix(facts)
+        if found := re.fullmatch(facts + f"({form})", stamp.read_text()):
+            return found[1]
+    value = find()
+    with suppress(OSError):  # an unwritable cache only costs the next call its time
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        write_text(stamp, facts + value)
+    return value
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    with suppress(OSError):  # an unwritable cache only costs the next call its time
-        _stamp(path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(_stamp(path), facts + digest.hexdigest())
     return digest.hexdigest()
-
-
-def _stamp(path: Path) -> Path:
-    return cache_dir() / "sha256" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
 
 
 def unwritable(error: OSError) -> WeightsError:
     """What to raise when writing to the cache failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return WeightsError(
+            f"no room for the converted weights in the cache {cache_dir()} ({error.strerror}); free some,"
+            " or set WHISPER_SAE_STEER_CACHE to a folder on a larger disk"
+        )
     return WeightsError(
         f"can't write to the cache {cache_dir()} ({error.strerror or error}); "
         "set WHISPER_SAE_STEER_CACHE to a writable folder"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,86 +20,16 @@ from whisper.tokenizer import Tokenizer
 
 from ..errors import WeightsError
 from .layout import Entry, count_layers, layout
+from .model_bin import is_tied, read_ct2, read_stored
+from .reach import one_line
 from .vocabulary import get_tokenizer, suppressed, to_tokenizers, tokens
 
 StateDict = dict[str, torch.Tensor]
 AlignmentHeads = list[tuple[int, int]]
-
-_BINARY_VERSION = 6
-_DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")  # the order is CTranslate2's type id
+UNTIED = "its output projection is not its token embedding"
 
 
 # --- CTranslate2 → openai -----------------------------------------------------------------------
-
-
-def read_ct2(
-    directory: str | os.PathLike[str], keep: Callable[[str], bool] = lambda name: True
-) -> dict[str, np.ndarray]:
-    """The arrays of `directory`/model.bin by name, aliases resolved, dtypes as stored.
-
-    Arrays are read-only views of the mapped file, so reading a few of them is cheap; bfloat16 has
-    no numpy dtype and comes as a float32 copy. `keep` says which names to read. Raises
-    `WeightsError`.
-    """
-    path = Path(directory) / "model.bin"
-    try:
-        with path.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return _parse(data, keep)
-    except FileNotFoundError:
-        raise WeightsError(f"{directory} holds no CTranslate2 model: no model.bin in it") from None
-    except (OSError, ValueError, IndexError, struct.error) as error:
-        raise WeightsError(
-            f"{path} is truncated or not a CTranslate2 model ({error}); get it again"
-        ) from None
-
-
-def _parse(data: memoryview, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """Read the layout written by `ctranslate2.specs.ModelSpec._serialize`."""
-    offset = 0
-
-    def number(code: str) -> int:
-        nonlocal offset
-        (value,) = struct.unpack_from(f"<{code}", data, offset)
-        offset += struct.calcsize(code)
-        return value
-
-    def string() -> str:
-        nonlocal offset
-        size = number("H")
-        text = bytes(data[offset : offset + size - 1]).decode()
-        offset += size
-        return text
-
-    if (version := number("I")) != _BINARY_VERSION:
-        raise ValueError(f"binary version {version}, expected {_BINARY_VERSION}")
-    if (spec := string()) != "WhisperSpec":
-        raise ValueError(f"a {spec}, not a Whisper model")
-    number("I")  # the spec's revision
-    arrays: dict[str, np.ndarray] = {}
-    for _ in range(number("I")):
-        name = string()
-        shape = tuple(number("I") for _ in range(number("B")))
-        dtype = _DTYPES[number("B")]
-        size = number("I")
-        if offset + size > len(data):
-            raise ValueError(f"{name} ends after the file does")
-        if keep(name):
-            arrays[name] = _array(data[offset : offset + size], dtype).reshape(shape)
-        offset += size
-    for _ in range(number("I")):
-        alias, target = string(), string()
-        if target in arrays:
-            arrays[alias] = arrays[target]
-    if offset > len(data):
-        raise ValueError("its last name ends after the file does")
-    return arrays
-
-
-def _array(raw: memoryview, dtype: str) -> np.ndarray:
-    if dtype != "bfloat16":
-        return np.frombuffer(raw, dtype)
-    return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
 def ct2_to_openai(
@@ -125,7 +53,8 @@ def ct2_to_openai(
                     state[name] = torch.from_numpy(part.copy())
                 elif part.any():
                     raise ValueError(f"{name} is not zero; openai-whisper has no such bias")
-        _check_tied(arrays)
+        if not is_tied(read_stored(directory)):
+            raise ValueError(UNTIED)
     except KeyError as error:
         raise WeightsError(f"{directory}: model.bin lacks {error.args[0]}") from None
     except (ValueError, IndexError) as error:
@@ -158,19 +87,17 @@ def _dequantized(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return value.astype(np.float32) / scale.reshape(scale.shape + (1,) * (value.ndim - scale.ndim))
 
 
-def _check_tied(arrays: Mapping[str, np.ndarray]) -> None:
-    embedding = arrays["decoder/embeddings/weight"]
-    projection = arrays.get("decoder/projection/weight", embedding)
-    if projection is not embedding and not np.array_equal(projection, embedding):
-        raise ValueError("its output projection is not its token embedding")
-
-
 def _alignment_heads(directory: Path) -> AlignmentHeads | None:
     try:
-        pairs = json.loads((directory / "config.json").read_text()).get("alignment_heads")
-        return [(int(layer), int(head)) for layer, head in pairs] if pairs else None
+        return alignment_heads(json.loads((directory / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{directory}: config.json can't be read ({error})") from None
+
+
+def alignment_heads(config: Mapping[str, Any]) -> AlignmentHeads | None:
+    """(layer, head) pairs that a configuration names, None if it names none."""
+    pairs = config.get("alignment_heads")
+    return [(int(layer), int(head)) for layer, head in pairs] if pairs else None
 
 
 class _SkipInit(TorchFunctionMode):
@@ -194,12 +121,15 @@ def build(
 ) -> Whisper:
     """A `whisper.Whisper` that holds `state`'s tensors themselves, in their dtypes, in eval mode.
 
-    Raises RuntimeError when names or shapes don't match `dims`.
+    `heads` that the decoder lacks are left out (distilled models may name their teacher's); with
+    none left, openai-whisper's own choice stays. Raises RuntimeError when names or shapes don't
+    match `dims`.
     """
     with _SkipInit():
         model = Whisper(dims)
     model.load_state_dict(state, strict=True, assign=True)
-    if heads is not None:
+    heads = [(i, j) for i, j in heads or [] if i < dims.n_text_layer and j < dims.n_text_head]
+    if heads:
         mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
         mask[tuple(zip(*heads, strict=True))] = True
         model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
@@ -212,8 +142,8 @@ def load_torch(directory: str | os.PathLike[str]) -> Whisper:
     dims, state, heads = ct2_to_openai(directory)
     try:
         return build(dims, {name: tensor.float() for name, tensor in state.items()}, heads)
-    except (RuntimeError, IndexError) as error:
-        raise WeightsError(f"{directory}: not a Whisper model: {_one_line(error)}") from None
+    except RuntimeError as error:
+        raise WeightsError(f"{directory}: not a Whisper model: {one_line(error, 200)}") from None
 
 
 # --- openai → CTranslate2 -----------------------------------------------------------------------
@@ -228,7 +158,7 @@ def read_openai(path: str | os.PathLike[str]) -> Whisper:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return build(ModelDimensions(**checkpoint["dims"]), checkpoint["model_state_dict"])
     except Exception as error:  # torch.load raises whatever the bytes of a broken file lead to
-        raise WeightsError(f"{path} is not an openai-whisper checkpoint: {_one_line(error)}") from None
+        raise WeightsError(f"{path} is not an openai-whisper checkpoint: {one_line(error, 200)}") from None
 
 
 def openai_to_ct2(
@@ -243,10 +173,30 @@ def openai_to_ct2(
     """
     model = checkpoint if isinstance(checkpoint, Whisper) else read_openai(checkpoint)
     try:
-        converter = _Converter(model, get_tokenizer(model.dims))
+        converter = _Converter(model, get_tokenizer(model.dims.n_vocab))
+        if quantization is not None and quantization.startswith("int"):  # it scales float32 in place
+            converter.state = {name: tensor.clone() for name, tensor in converter.state.items()}
         return Path(converter.convert(os.fspath(out_dir), quantization=quantization))
     except (ValueError, RuntimeError) as error:
-        raise WeightsError(f"conversion to {out_dir} failed: {_one_line(error)}") from None
+        raise WeightsError(f"conversion to {out_dir} failed: {one_line(error, 200)}") from None
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the tokenizer.json that faster-whisper reads."""
+    text = to_tokenizers(tokenizer).to_str(pretty=True)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+
+
+def write_features(n_mels: int, folder: Path) -> None:
+    """Write the preprocessor_config.json without which faster-whisper takes 80 mels."""
+    features = {
+        "chunk_length": CHUNK_LENGTH,
+        "feature_size": n_mels,
+        "hop_length": HOP_LENGTH,
+        "n_fft": N_FFT,
+        "sampling_rate": SAMPLE_RATE,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(features, indent=2) + "\n")
 
 
 class _Converter(Converter):
@@ -254,21 +204,14 @@ class _Converter(Converter):
 
     def __init__(self, model: Whisper, tokenizer: Tokenizer) -> None:
         self.model = model
+        self.state = model.state_dict()
         self.tokenizer = tokenizer
 
     def convert(self, output_dir: str, *args: Any, **kwargs: Any) -> str:
         """Write the model, then the two files CTranslate2 itself does not read."""
         super().convert(output_dir, *args, **kwargs)
-        to_tokenizers(self.tokenizer).save(os.path.join(output_dir, "tokenizer.json"))
-        features = {
-            "chunk_length": CHUNK_LENGTH,
-            "feature_size": self.model.dims.n_mels,
-            "hop_length": HOP_LENGTH,
-            "n_fft": N_FFT,
-            "sampling_rate": SAMPLE_RATE,
-        }
-        text = json.dumps(features, indent=2) + "\n"
-        Path(output_dir, "preprocessor_config.json").write_text(text)
+        write_tokenizer(self.tokenizer, Path(output_dir))
+        write_features(self.model.dims.n_mels, Path(output_dir))
         return output_dir
 
     def _load(self) -> whisper_spec.WhisperSpec:
@@ -276,10 +219,9 @@ class _Converter(Converter):
         spec = whisper_spec.WhisperSpec(
             dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head
         )
-        state = self.model.state_dict()
         for entry in layout(dims.n_audio_layer, dims.n_text_layer):
             scope, attribute = entry.ct2.rsplit("/", 1)
-            setattr(model_spec.index_spec(spec, scope), attribute, _fused(state, entry))
+            setattr(model_spec.index_spec(spec, scope), attribute, _fused(self.state, entry))
         spec.decoder.projection.weight = spec.decoder.embeddings.weight
         spec.register_vocabulary(tokens(self.tokenizer))
         settings = {
@@ -299,8 +241,3 @@ def _fused(state: Mapping[str, torch.Tensor], entry: Entry) -> torch.Tensor:
         for name in entry.openai
     ]
     return parts[0].cpu() if len(parts) == 1 else torch.cat(parts).cpu()
-
-
-def _one_line(error: Exception) -> str:
-    """The start of an error's message without its line breaks."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -33,8 +33,8 @@ def unreachable(url: str) -> str | None:
     return reasons[0] if reasons else f"no answer within {REACH_SECONDS:g} s"
 
 
-def one_line(error: BaseException) -> str:
-    """What went wrong, in at most 120 characters without line breaks."""
+def one_line(error: BaseException, most: int = 120) -> str:
+    """What went wrong, in at most `most` characters without line breaks."""
     reason = getattr(error, "reason", None)
     text = " ".join(str(reason or error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."

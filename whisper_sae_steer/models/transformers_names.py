@@ -17,6 +17,13 @@ TRANSFORMERS_NAMES = {
 """Parts of openai's names and of transformers', to be replaced in this order."""
 
 
+def transformers_name(name: str) -> str:
+    """What transformers calls the weight that openai-whisper calls ``name``."""
+    for ours, theirs in TRANSFORMERS_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
 def is_transformers(model: Any) -> bool:
     """Whether ``model`` is transformers' Whisper for text; asked without importing transformers."""
     return any(cls.__name__ == "WhisperForConditionalGeneration" for cls in type(model).__mro__)

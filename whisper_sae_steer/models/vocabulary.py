@@ -8,16 +8,15 @@ from itertools import pairwise
 import tiktoken
 import whisper.tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from whisper.model import ModelDimensions
 
 
-def get_tokenizer(dims: ModelDimensions) -> whisper.tokenizer.Tokenizer:
-    """The tokenizer that belongs to a model. Raises ValueError when `dims.n_vocab` fits none."""
-    multilingual = dims.n_vocab >= 51865
-    languages = dims.n_vocab - 51765 - int(multilingual)
+def get_tokenizer(n_vocab: int) -> whisper.tokenizer.Tokenizer:
+    """The tokenizer of the models with so many tokens. Raises ValueError when there is none."""
+    multilingual = n_vocab >= 51865
+    languages = n_vocab - 51765 - int(multilingual)
     tokenizer = whisper.tokenizer.get_tokenizer(multilingual, num_languages=languages)
-    if tokenizer.encoding.n_vocab != dims.n_vocab:
-        raise ValueError(f"no Whisper tokenizer has {dims.n_vocab} tokens")
+    if tokenizer.encoding.n_vocab != n_vocab:
+        raise ValueError(f"no Whisper tokenizer has {n_vocab} tokens")
     return tokenizer
 
 

@@ -12,23 +12,22 @@ import importlib.util
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import faster_whisper.utils as faster_utils
-import numpy as np
-import torch
 import whisper
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..errors import WeightsError
 from ..files import write_atomically
-from . import convert
-from .cache import CHUNK, cache_dir, file_sha256, unwritable
-from .layout import Entry, count_layers, layout
+from .cache import CHUNK, cache_dir, file_sha256, remembered, unwritable
+from .converted import from_checkpoint, from_transformers, with_tokenizer
+from .from_transformers import PICKLES, SAFETENSORS, SETTINGS, weight_files
+from .marks import Marks, fingerprint, marks
+from .model_bin import read_ct2, read_stored
 from .reach import one_line, unreachable
 
 
@@ -47,6 +46,12 @@ class Weights(NamedTuple):
     """Where the weights came from, in words."""
     checkpoint: Path | None = None
     """The openai .pt file, if the weights came from one."""
+    encoder_mark: str | None = None
+    """Hash of all of the encoder, None where it can't be known; see `marks`."""
+    decoder_mark: str | None = None
+    """The same of the decoder."""
+    given: str = ""
+    """What `resolve` was asked for, a path as a path."""
 
     def __fspath__(self) -> str:
         """The CTranslate2 folder, wherever a path is taken."""
@@ -96,17 +101,23 @@ def resolve(
     """The weights called `name_or_path`, downloaded or converted first where that is needed.
 
     `name_or_path` is a model name ("base", "large-v3", ...), a hub id ("owner/repository"), a
-    CTranslate2 folder or an openai-whisper .pt file. `download_root` is where downloads go (the
-    libraries' own default if None); `local_files_only` never touches the network. Raises
-    `WeightsError` that lists what was tried.
+    folder or an openai-whisper .pt file. Folders and the hub's repositories may be CTranslate2's,
+    of any quantisation, or transformers', in float32, float16 or bfloat16. What is not CTranslate2's
+    is converted into the cache, once. `download_root` is where downloads go (the libraries' own
+    default if None); `local_files_only` never touches the network. Raises `WeightsError` that says
+    what was found or lists what was tried.
     """
     name = os.fspath(name_or_path)
+    return _find(name, download_root, local_files_only)._replace(given=name)
+
+
+def _find(name: str, download_root: str | os.PathLike[str] | None, local_files_only: bool) -> Weights:
     path = Path(name)
     known = name in available_models()
     if os.path.isfile(name):  # unlike Path's, never raises: a name may be too long for a path
-        return _from_checkpoint(path, path.stem, f"openai checkpoint {path}")
-    if os.path.isdir(name) and (not known or (path / "model.bin").is_file()):
-        return _describe(path.resolve().name, path, f"folder {path}")
+        return _from_file(path)
+    if os.path.isdir(name) and (not known or _has_weights(path)):
+        return _folder(path.resolve().name, path, f"folder {path}")
     if not known and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise WeightsError(
             f"{name!r} is no existing path and no model name ({', '.join(available_models())})"
@@ -141,50 +152,54 @@ def _steps(name: str, root: str | None, local_files_only: bool) -> Iterable[_Ste
 # --- what weights are ---------------------------------------------------------------------------
 
 
-def fingerprint(state: Mapping[str, torch.Tensor] | Mapping[str, np.ndarray]) -> str:
-    """32 hex digits that name a model's encoder, whatever format or precision it is stored in.
-
-    Hashes the float16 bytes of the encoder's one-dimensional tensors (biases, layer norms) in
-    network order, so float32, float16, int8-on-disk and openai checkpoints of one model agree
-    (bfloat16 rounds these tensors, so it counts as another model). Fine-tunes that leave every
-    bias and norm alone share their base model's fingerprint. `state` has openai-whisper's names
-    or CTranslate2's; KeyError when such a tensor is missing.
-    """
-    is_ct2 = "encoder/conv1/bias" in state
-    layers = count_layers(state, "encoder") if is_ct2 else _openai_layers(state)
-    digest = hashlib.sha256()
-    for entry in layout(layers, 0):
-        if not entry.ct2.startswith("encoder/") or not entry.is_vector:
-            continue
-        for array in _vectors(state, entry, is_ct2):
-            digest.update(np.ascontiguousarray(array, dtype="<f2").tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _openai_layers(state: Iterable[str]) -> int:
-    return len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
-
-
-def _vectors(
-    state: Mapping[str, torch.Tensor] | Mapping[str, np.ndarray], entry: Entry, is_ct2: bool
-) -> Iterable[np.ndarray]:
-    if is_ct2:
-        yield np.asarray(state[entry.ct2])
-        return
-    for name in entry.openai:
-        if name.endswith(".key.bias"):
-            yield np.zeros(len(state[entry.openai[0]]))
-        else:
-            yield torch.as_tensor(state[name]).detach().cpu().float().numpy()
-
-
-def _describe(name: str, ct2_dir: Path, source: str, checkpoint: Path | None = None) -> Weights:
-    arrays = convert.read_ct2(ct2_dir, keep=lambda name: name.startswith("encoder/"))
+def _describe(name: str, folder: Path, source: str, checkpoint: Path | None = None) -> Weights:
+    """What a CTranslate2 folder holds."""
+    ct2_dir = with_tokenizer(folder)
+    model_bin = ct2_dir / "model.bin"
     try:
-        mark = fingerprint(arrays)
+        short = fingerprint(read_ct2(ct2_dir, keep=lambda name: name.startswith("encoder/")))
+        whole = _marks(ct2_dir)
     except KeyError as error:
         raise WeightsError(f"{ct2_dir}: model.bin lacks {error.args[0]}") from None
-    return Weights(name, ct2_dir, file_sha256(ct2_dir / "model.bin"), mark, source, checkpoint)
+    return Weights(name, ct2_dir, file_sha256(model_bin), short, source, checkpoint, *whole)
+
+
+def _marks(ct2_dir: Path) -> Marks:
+    """The marks of a CTranslate2 folder; only the first time is all of it read."""
+    one = "([0-9a-f]{32}|None)"
+    text = remembered(
+        ct2_dir / "model.bin", "marks", f"{one} {one}", lambda: "{} {}".format(*marks(read_stored(ct2_dir)))
+    )
+    return Marks(*(None if mark == "None" else mark for mark in text.split()))
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / "model.bin").is_file() or bool(weight_files(folder))
+
+
+def _folder(name: str, folder: Path, source: str) -> Weights:
+    """The weights of a folder that someone else made, of CTranslate2 or transformers."""
+    if (folder / "model.bin").is_file():
+        return _describe(name, folder, source)
+    if weight_files(folder):
+        return _describe(name, from_transformers(folder), f"transformers {source}")
+    raise WeightsError(_nothing_in(folder))
+
+
+def _nothing_in(folder: Path) -> str:
+    """Why a folder can't be used, from what it holds instead of weights."""
+    names = sorted(path.name for path in folder.iterdir())
+    if "adapter_config.json" in names:
+        return (
+            f"{folder} holds a LoRA adapter only; merge it into its model (merge_and_unload), and save that"
+        )
+    found = f"found {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
+    if checkpoints := [name for name in names if name.endswith(".pt")]:
+        return f"{folder} is no model's folder; to use the checkpoint in it, give {folder / checkpoints[0]}"
+    return (
+        f"{folder} holds no weights ({found}): no model.bin (CTranslate2), and no model.safetensors or"
+        " pytorch_model.bin beside a config.json (transformers); give a folder with one of them"
+    )
 
 
 # --- installed weight packages ------------------------------------------------------------------
@@ -257,25 +272,10 @@ def _damaged(package: _Package) -> WeightsError:
 # --- openai checkpoints -------------------------------------------------------------------------
 
 
-def _from_checkpoint(path: Path, name: str, source: str, official: bool = False) -> Weights:
-    """Convert a .pt file once into the cache; `official` ones have known alignment heads."""
-    digest = file_sha256(path)
-    folder = cache_dir() / "converted" / (f"{name}-{digest[:16]}" if official else digest[:32])
-    with suppress(WeightsError):
-        return _describe(name, folder, source, path)
-    model = convert.read_openai(path)
-    if official:
-        model.set_alignment_heads(whisper._ALIGNMENT_HEADS[name])  # pyright: ignore[reportPrivateUsage]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
-            made = Path(convert.openai_to_ct2(model, Path(temporary) / "model"))
-            # model.bin last: a folder without it does not count as a model
-            for file in sorted(made.iterdir(), key=lambda file: file.name == "model.bin"):
-                os.replace(file, folder / file.name)
-    except OSError as error:
-        raise unwritable(error) from None
-    return _describe(name, folder, source, path)
+def _from_file(path: Path) -> Weights:
+    if re.fullmatch(r"model\.bin|.*\.safetensors|pytorch_model.*\.bin|config\.json", path.name):
+        raise WeightsError(f"{path} is one file of a model; give its folder, {path.parent}")
+    return _describe(path.stem, from_checkpoint(path), f"openai checkpoint {path}", path)
 
 
 def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weights | None:
@@ -285,7 +285,7 @@ def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weig
     path = folder / url.rsplit("/", 1)[1]
     if not online:
         if path.is_file() and file_sha256(path) == url.split("/")[-2]:
-            return _from_checkpoint(path, name, f"openai checkpoint {path}", official=True)
+            return _describe(name, from_checkpoint(path, name), f"openai checkpoint {path}", path)
         tried.append(f"openai checkpoint {path}")
         return None
     if (reason := unreachable(url)) is None:
@@ -294,7 +294,7 @@ def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weig
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             reason = one_line(error)
         else:
-            return _from_checkpoint(path, name, f"download from OpenAI to {path}", official=True)
+            return _describe(name, from_checkpoint(path, name), f"download from OpenAI to {path}", path)
     tried.append(f"OpenAI's download ({reason})")
     return None
 
@@ -303,7 +303,7 @@ def _openai(name: str, root: str | None, tried: list[str], online: bool) -> Weig
 
 
 def _hub(name: str, root: str | None, tried: list[str], online: bool) -> Weights | None:
-    what = f"Hugging Face {'hub' if online else 'cache'}"
+    what, reason = f"Hugging Face {'hub' if online else 'cache'}", ""
     endpoint = constants.ENDPOINT
     if online and constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
@@ -311,9 +311,36 @@ def _hub(name: str, root: str | None, tried: list[str], online: bool) -> Weights
         reason = silence
     else:
         try:
-            folder = faster_utils.download_model(name, local_files_only=not online, cache_dir=root)
-            return _describe(name, Path(folder), f"{what} {folder}")
+            folder = _snapshot(name, root, online)
+            found = online or _has_weights(folder)
         except Exception as error:  # the hub's and its HTTP library's errors share no base
             reason = one_line(error) if online else ""
+        else:
+            if found:
+                return _folder(name, folder, f"{what} {folder}")
     tried.append(f"{what} ({reason})" if reason else what)
+    return None
+
+
+def _snapshot(name: str, root: str | None, online: bool) -> Path:
+    """A model's folder in the hub's cache; when not online, one that may lack its weights."""
+    try:
+        folder = Path(faster_utils.download_model(name, local_files_only=not online, cache_dir=root))
+    except LocalEntryNotFoundError:  # the cache may still hold what other programs loaded of it
+        folder = _cached_by_transformers(name, root)
+        if folder is None:
+            raise
+    if "/" in name and online:
+        for files in (SAFETENSORS, PICKLES):
+            if not _has_weights(folder):
+                wanted = [*SETTINGS, *files]
+                folder = Path(snapshot_download(name, allow_patterns=wanted, cache_dir=root))
+    return folder
+
+
+def _cached_by_transformers(name: str, root: str | None) -> Path | None:
+    for file in (*SAFETENSORS[:2], *PICKLES[:2]):
+        path = "/" in name and try_to_load_from_cache(name, file, cache_dir=root)
+        if isinstance(path, str):
+            return Path(path).parent
     return None

@@ -11,15 +11,16 @@ from ..models.weights import Weights
 def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path:
     """The folder of an SAE: a path, or with ``auto`` the one trained on these weights at this tap.
 
-    Looked for, by fingerprint and tap in its cfg.json, in ``saes/`` of the current folder, of the repository
-    that this package is installed from in place, and of the cache. SAEFormatError if there is none.
+    Looked for, by the encoder's marks and the tap in its cfg.json, in ``saes/`` of the current folder, of
+    the repository that this package is installed from in place, and of the cache. SAEFormatError if there
+    is none.
     """
     if source != "auto":
         return Path(source)
     roots = [Path.cwd(), Path(__file__).resolve().parents[2], cache_dir()]
     for root in roots:
         for config in sorted((root / "saes").glob("**/cfg.json")):
-            if _trained_on(config) == (weights.fingerprint, tap):
+            if _trained_on(config, weights, tap):
                 return config.parent
     raise SAEFormatError(
         f"no SAE for {weights.name} at {tap} in saes/ of {', '.join(map(str, roots))}; pass --sae DIR,"
@@ -27,10 +28,13 @@ def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path
     )
 
 
-def _trained_on(config: Path) -> tuple[str, str] | None:
-    """Fingerprint of the weights and the tap, None if the file doesn't name them."""
+def _trained_on(config: Path, weights: Weights, tap: str) -> bool:
+    """Whether the file names this tap and these weights; an older one may lack the mark of the matrices."""
     try:
         metadata = json.loads(config.read_text(encoding="utf-8"))["metadata"]
-        return metadata["fingerprint"], metadata["hook_name"]
+        if (metadata["fingerprint"], metadata["hook_name"]) != (weights.fingerprint, tap):
+            return False
     except (OSError, ValueError, LookupError, TypeError):  # another program's cfg.json
-        return None
+        return False
+    marks = {metadata.get("encoder_mark"), weights.encoder_mark}
+    return None in marks or len(marks) == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -61,7 +62,7 @@ class PackMetadata:
     model: str
     """name of the Whisper model"""
     fingerprint: str
-    """of the Whisper weights, see :func:`whisper_sae_steer.models.weights.fingerprint`"""
+    """of the Whisper weights, see :func:`whisper_sae_steer.models.marks.fingerprint`"""
     d_in: int
     """width of the tapped activation"""
     strategy: Strategy
@@ -80,6 +81,9 @@ class PackMetadata:
     stock_texts: tuple[str, ...] = ()
     """what the unsteered model often writes for noise; not believed where the gate is in doubt"""
     tap: str = "encoder_output"
+    encoder_mark: str | None = None
+    decoder_mark: str | None = None
+    """of all of each half, see :func:`whisper_sae_steer.models.marks.marks`; older packs have none"""
     compute_types: tuple[str, ...] = ()
     """compute types it was checked with"""
     sae: Mapping[str, Any] = field(default_factory=dict)
@@ -218,20 +222,46 @@ def _metadata(saved: Mapping[str, Any]) -> PackMetadata:
 
 def load_pack(source: str | Path, weights: Weights) -> SteeringPack:
     """The pack for these weights: ``auto`` is the shipped one, else a file. PackError if unfit."""
-    path = shipped_pack(weights) if source == "auto" else Path(source)
+    path = _nearest_shipped(weights) if source == "auto" else Path(source)
     if path is None:
         raise PackError(
-            f"no pack is shipped for {weights.name}; run `whisper-sae-steer calibrate --model"
-            f" {weights.name}` and pass its file as pack=, or pass pack=None to run unsteered"
+            f"no pack is shipped for {weights.name}; run `{_make_pack(weights)}`"
+            " and pass its file as pack=, or pass pack=None to run unsteered"
         )
     pack = read_pack(path)
-    if pack.metadata.fingerprint != weights.fingerprint:
-        raise PackError(
-            f"{path} was calibrated for other weights ({pack.metadata.model}, fingerprint"
-            f" {pack.metadata.fingerprint[:8]}) than {weights.name} ({weights.fingerprint[:8]});"
-            f" run `whisper-sae-steer calibrate --model {weights.name}`"
-        )
+    if problem := misfit(pack.metadata, weights):
+        raise PackError(f"{path} {problem}")
     return pack
+
+
+def misfit(metadata: PackMetadata, weights: Weights) -> str | None:
+    """Why a pack can't be used with these weights and what to do; None if it can, as far as is known."""
+    name, command = weights.name, f"run `{_make_pack(weights)}`"
+    if metadata.fingerprint != weights.fingerprint:
+        return (
+            f"was calibrated for other weights ({metadata.model}, fingerprint {metadata.fingerprint[:8]})"
+            f" than {name} ({weights.fingerprint[:8]}); {command}"
+        )
+    if _differ(metadata.encoder_mark, weights.encoder_mark):
+        return (
+            f"was calibrated for {metadata.model}, but {name} has other matrices in its encoder (a fine-tune"
+            f" or merge), so gate, direction and SAE have to be made again; {command}"
+        )
+    if _differ(metadata.decoder_mark, weights.decoder_mark):
+        return (
+            f"was calibrated for {metadata.model}, but {name} has another decoder; the encoder is the same,"
+            " so SAE and gate can be reused, and only direction, stock texts and doubt have to be made again;"
+            f" {command}"
+        )
+    return None
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and one != other
+
+
+def _make_pack(weights: Weights) -> str:
+    return f"whisper-sae-steer make-pack --model {shlex.quote(weights.given or weights.name)}"
 
 
 def shipped_packs() -> dict[str, Path]:
@@ -241,13 +271,21 @@ def shipped_packs() -> dict[str, Path]:
 
 
 def shipped_pack(weights: Weights) -> Path | None:
-    """By fingerprint rather than name, so that a local copy of the same weights finds its pack."""
-    for path in shipped_packs().values():
-        with safe_open(str(path), framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
-        if metadata.get("fingerprint") == weights.fingerprint:
-            return path
-    return None
+    """By marks rather than name, so that a local copy of the same weights finds its pack."""
+    path = _nearest_shipped(weights)
+    return None if path is None or misfit(_header(path), weights) else path
+
+
+def _nearest_shipped(weights: Weights) -> Path | None:
+    """A pack that fits, else one that only the matrices or the decoder keep from it."""
+    near = [path for path in shipped_packs().values() if _header(path).fingerprint == weights.fingerprint]
+    fitting = [path for path in near if misfit(_header(path), weights) is None]
+    return next(iter([*fitting, *near]), None)
+
+
+def _header(path: Path) -> PackMetadata:
+    with safe_open(str(path), framework="pt") as file:
+        return _metadata(json.loads((file.metadata() or {})["metadata"]))
 
 
 def stored_digest(path: Path) -> str:

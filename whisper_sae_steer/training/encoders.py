@@ -39,6 +39,11 @@ class FrameEncoder(Protocol):
         ...
 
     @property
+    def encoder_mark(self) -> str | None:
+        """Tells their matrices apart, too; None where that can't be known."""
+        ...
+
+    @property
     def taps(self) -> tuple[str, ...]: ...
 
     def __call__(self, windows: Sequence[Audio]) -> Iterator[Frames]:
@@ -51,6 +56,7 @@ class WhisperFrames:
 
     def __init__(self, weights: Weights, taps: Sequence[str], device: str | torch.device = "cpu"):
         self.model, self.fingerprint = weights.name, weights.fingerprint
+        self.encoder_mark = weights.encoder_mark
         self._encoder = WindowEncoder(weights, *taps, device=device)
         self.taps = self._encoder.taps
         self._at_once = 16 if self._encoder.device.type == "cuda" else 1
@@ -70,6 +76,8 @@ class HubertFrames:
     to zero mean and unit variance where the model's preprocessor does that. WeightsError if it can't be
     loaded, PackError for a block that doesn't exist.
     """
+
+    encoder_mark = None  # marks are of Whisper
 
     def __init__(self, name_or_path: str, taps: Sequence[str], device: str | torch.device = "cpu"):
         hubert, self._preprocess = _load_hubert(name_or_path)

@@ -27,6 +27,7 @@ class LiveFrames:
     ):
         config, self._recipe = stream or StreamConfig(), recipe or FrameRecipe()
         self.model, self.fingerprint = encoder.model, encoder.fingerprint
+        self.encoder_mark = encoder.encoder_mark
         self.key = "live " + source_key(encoder, clips, config, self._recipe)
         self._encoder = encoder
         train, held = hold_back(clips)

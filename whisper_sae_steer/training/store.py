@@ -52,6 +52,8 @@ class FrameStore:
     """tap: width"""
     train: tuple[Shard, ...]
     held_back: tuple[Shard, ...]
+    encoder_mark: str | None = None
+    """of all of its encoder; stores made before there was one have none"""
 
     @staticmethod
     def open(path: Path) -> "FrameStore":
@@ -124,7 +126,8 @@ def build_store(
     held_shards = writer.write("held", WindowStream(held, StreamConfig(seed=config.seed))) if held else ()
     with safe_open(out / shards[0].name, "pt") as file:
         taps = {tap: int(file.get_slice(tap).get_shape()[1]) for tap in encoder.taps}
-    store = FrameStore(out, encoder.model, encoder.fingerprint, key, taps, shards, held_shards)
+    names = encoder.model, encoder.fingerprint
+    store = FrameStore(out, *names, key, taps, shards, held_shards, encoder.encoder_mark)
     index = {name: value for name, value in asdict(store).items() if name != "path"}
     write_text(out / INDEX, json.dumps(index, indent=1))
     return store

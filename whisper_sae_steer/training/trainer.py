@@ -316,6 +316,7 @@ def _sae_config(source: FrameSource, member: Member, config: TrainConfig) -> SAE
         model=source.model,
         metadata={
             "fingerprint": source.fingerprint,
+            "encoder_mark": source.encoder_mark,
             "source": source.key,
             "training": {**asdict(config), "sae_seed": member.seed},
         },

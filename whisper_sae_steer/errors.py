@@ -21,6 +21,10 @@ class SAEFormatError(SteerError, ValueError):
     """A sparse autoencoder on disk that can't be read safely or exactly."""
 
 
+class HubError(PackError, SAEFormatError):
+    """A pack or SAE on the Hugging Face hub that can't be had from there, or not be put there."""
+
+
 class CalibrationError(SteerError, RuntimeError):
     """Audio too little or too uniform to calibrate on."""
 

@@ -1,10 +1,6 @@
 """from_pretrained on folders and on a hub of our own: same files, same protocol, no network."""
 
-import http.server
-import json
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,88 +8,23 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import torch
 
+from tests.support.small_hub import COMMIT, Hub, closed_port, small_hub, use
 from tests.support.small_saes import audiosae, make_frames, make_sae
 from whisper_sae_steer.errors import SAEFormatError
 from whisper_sae_steer.sae.formats import load_sae, save_sae
 from whisper_sae_steer.sae.pretrained import from_pretrained
 
-REPO, COMMIT = "Egorgij21/Audio-SAE-Whisper-small", "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(http.server.ThreadingHTTPServer):
-    """Serves ``root/owner/name`` as the hub does, and remembers which files it gave away."""
-
-    def __init__(self, root: Path):
-        self.root, self.given = root, list[str]()
-        self.withheld = ""
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Hub  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def do_GET(self) -> None:
-        parts = self.path.strip("/").split("?")[0].split("/")
-        repo = self.server.root.joinpath(*(parts[2:4] if parts[0] == "api" else parts[:2]))
-        revision = "".join(parts[5:6] if parts[0] == "api" else parts[3:4]) or "main"
-        if not repo.is_dir():
-            self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", COMMIT):
-            self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        elif parts[0] == "api":
-            files = [path.relative_to(repo).as_posix() for path in repo.rglob("*") if path.is_file()]
-            listing = {
-                "id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": [{"rfilename": f} for f in files],
-                "private": False, "tags": [], "downloads": 0, "likes": 0,
-            }  # fmt: skip
-            self.answer(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
-        elif (file := "/".join(parts[4:])) == self.server.withheld:
-            self.answer(403, b"", {})
-        else:
-            if self.command == "GET":
-                self.server.given.append(file)
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{file.replace("/", "-")}"'}
-            self.answer(200, (repo / file).read_bytes(), headers)
-
-    do_HEAD = do_GET
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+REPO = "Egorgij21/Audio-SAE-Whisper-small"
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with AudioSAE's repository for whisper-small, and an empty cache."""
-    for layer in (1, 2, 10):
-        audiosae(tmp_path / "hub" / REPO / f"layer_{layer}", b_dec=torch.full((12,), float(layer)))
-    (tmp_path / "hub" / REPO / "README.md").write_text("Audio-SAE")
-    with Hub(tmp_path / "hub") as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        use(server.url, monkeypatch)
-        monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with small_hub(tmp_path, monkeypatch) as server:
+        for layer in (1, 2, 10):
+            audiosae(server.folder(REPO) / f"layer_{layer}", b_dec=torch.full((12,), float(layer)))
+        (server.folder(REPO) / "README.md").write_text("Audio-SAE")
         yield server
-        server.shutdown()
-
-
-def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub take this server for the hub."""
-    monkeypatch.setattr(hub_constants, "ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def refused(match: str, *args: object, **kwargs: object) -> None:
@@ -105,7 +36,7 @@ def refused(match: str, *args: object, **kwargs: object) -> None:
 def test_one_layer_of_a_repository(hub: Hub, tmp_path: Path):
     sae = from_pretrained(REPO, 2, cache_dir=tmp_path / "own")
     assert sorted(hub.given) == ["layer_2/ae.pt", "layer_2/config.json"]
-    expected = load_sae(hub.root / REPO / "layer_2")
+    expected = load_sae(hub.folder(REPO) / "layer_2")
     assert (sae.config.tap, sae.config.model, sae.config.k) == ("block.1", "small", 5)
     assert sae.config.architecture == "batchtopk"
     x = make_frames(30)
@@ -155,7 +86,7 @@ def test_not_there(hub: Hub):
     refused("has several SAEs; pass one as layer: layer_1, layer_2, layer_10$", REPO)
     refused("no repository Egorgij21/Audio-SAE that you may read", "Egorgij21/Audio-SAE", 1)
     refused("has no revision 'v9'", REPO, 1, revision="v9")
-    (hub.root / "owner/empty").mkdir(parents=True)
+    hub.folder("owner/empty").mkdir(parents=True)
     refused("owner/empty holds no SAE: none of its files is called sae_weights", "owner/empty")
     for name in ("no/such/folder", "nonsense", ""):
         refused("is no folder and no repository", name)
@@ -172,13 +103,13 @@ def test_not_there(hub: Hub):
     ],
 )
 def test_the_other_models(hub: Hub, name: str, model: str):
-    audiosae(hub.root / "Egorgij21" / name / "layer_24")
+    audiosae(hub.folder(f"Egorgij21/{name}") / "layer_24")
     config = from_pretrained(f"Egorgij21/{name}", 24).config
     assert (config.model, config.tap) == (model, "block.23")
 
 
 def test_folder(hub: Hub):
-    clone = hub.root / REPO
+    clone = hub.folder(REPO)
     assert from_pretrained(clone, 10).config.tap == "block.9"
     assert from_pretrained(clone / "layer_2").config.tap == "block.1"
     assert from_pretrained(str(clone), "layer_10/ae.pt").config.model == "small"
@@ -188,7 +119,7 @@ def test_folder(hub: Hub):
 
 def test_other_layouts(hub: Hub):
     """SAELens' by hook; two formats in one folder; a .pt file of any name."""
-    repo = hub.root / "owner/saes"
+    repo = hub.folder("owner/saes")
     for hook in ("blocks.6.hook_resid_post", "blocks.16.hook_resid_post", "trainer_6/blocks.7.hook_mlp_out"):
         save_sae(make_sae(), repo / hook)
     assert from_pretrained("owner/saes", 6).config == make_sae().config

@@ -4,14 +4,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-from huggingface_hub import HfApi, constants, hf_hub_download, scan_cache_dir
-from huggingface_hub.utils import CacheNotFound, RepositoryNotFoundError, RevisionNotFoundError
 from torch import Tensor
 
-from ..errors import SAEFormatError
-from ..models.reach import REACH_SECONDS
+from ..errors import HubError, SAEFormatError
+from ..models.repository import Repository
 from .autoencoder import SAE
 from .formats import CONFIG_FILES, WEIGHT_FILES, load_sae
 
@@ -42,86 +39,45 @@ def from_pretrained(
     huggingface_hub's: only that layer's files are downloaded, and without a network what is cached
     is used.
 
-    SAEFormatError if there is no such repository, revision or layer (it lists those there), if the
-    layer is ambiguous, if the hub can't be reached, or from load_sae.
+    SAEFormatError if there is no such layer (it lists those there), if the layer is ambiguous, or from
+    load_sae; HubError, which is one too, if there is no such repository or revision, or if the hub can't be
+    reached.
     """
-    name = os.fspath(repo_or_path)
-    if os.path.isdir(name):
-        weights = _in_folder(Path(name), layer, name)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        hub = _Hub(name, revision, None if cache_dir is None else os.fspath(cache_dir), token)
-        weights = _in_repository(hub, layer, local_files_only)
-    else:
-        raise SAEFormatError(f"{name!r} is no folder and no repository; those are written owner/name")
+    place = None if cache_dir is None else os.fspath(cache_dir)
+    weights = find_pretrained(repo_or_path, layer, revision, place, token, local_files_only)
     return load_sae(weights, tap, calibrate_on)
 
 
-class _Hub(NamedTuple):
-    """A repository and how to get at it."""
-
-    repo: str
-    revision: str | None
-    cache_dir: str | None
-    token: str | bool | None
-
-    def files(self) -> list[str]:
-        """Paths of all files; asks the hub."""
-        info = HfApi().model_info(self.repo, revision=self.revision, timeout=REACH_SECONDS, token=self.token)
-        return [sibling.rfilename for sibling in info.siblings or []]
-
-    def download(self, file: str) -> Path:
-        """Into the cache, unless it is there."""
-        return Path(
-            hf_hub_download(
-                self.repo, file, revision=self.revision, cache_dir=self.cache_dir, token=self.token
-            )
-        )
-
-    def cached(self) -> Path | None:
-        """The cache's folder for the revision, with what was downloaded of it."""
-        try:
-            repos = scan_cache_dir(self.cache_dir or constants.HF_HUB_CACHE).repos
-        except CacheNotFound:
-            return None
-        for repo in repos:
-            if repo.repo_id != self.repo or repo.repo_type != "model":
-                continue
-            for revision in repo.revisions:
-                if (self.revision or "main") in {revision.commit_hash, *revision.refs}:
-                    return revision.snapshot_path
-        return None
+def find_pretrained(
+    repo_or_path: str | os.PathLike[str],
+    layer: int | str | None = None,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The weights that :func:`from_pretrained` loads, with their settings beside them; arguments as there."""
+    name = os.fspath(repo_or_path)
+    if os.path.isdir(name):
+        return _in_folder(Path(name), layer, name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _in_repository(Repository(name, revision, cache_dir, token), layer, local_files_only)
+    raise SAEFormatError(f"{name!r} is no folder and no repository; those are written owner/name")
 
 
-def _in_repository(hub: _Hub, layer: int | str | None, local_files_only: bool) -> Path:
+def _in_repository(repository: Repository, layer: int | str | None, local_files_only: bool) -> Path:
     """The weights of one layer in the cache, downloaded with their settings where the hub answers."""
-    files, reason = (None, "local_files_only is set") if local_files_only else _listed(hub)
+    files, reason = (None, "local_files_only is set") if local_files_only else repository.listed()
     if files is None:
-        snapshot = hub.cached()
+        snapshot = repository.cached_folder()
         if snapshot is None:
-            raise SAEFormatError(f"{hub.repo} is not in the cache, and the hub can't be asked: {reason}")
-        return _in_folder(snapshot, layer, f"{hub.repo} as cached ({reason})")
-    weights = PurePosixPath(_pick(files, layer, hub.repo))
+            raise HubError(f"{repository.name} is not in the cache, and the hub can't be asked: {reason}")
+        return _in_folder(snapshot, layer, f"{repository.name} as cached ({reason})")
+    weights = PurePosixPath(_pick(files, layer, repository.name))
     settings = {str(weights.with_name(name)) for name in CONFIG_FILES}
-    try:
-        for file in sorted(settings.intersection(files)):
-            hub.download(file)
-        return hub.download(str(weights))
-    except Exception as error:  # the hub's and its HTTP library's errors share no base
-        raise SAEFormatError(f"can't download {weights} of {hub.repo}: {_brief(error)}") from None
-
-
-def _listed(hub: _Hub) -> tuple[list[str] | None, str]:
-    """Files of the repository, or None and why the hub gave none."""
-    try:
-        return hub.files(), ""
-    except RepositoryNotFoundError:
-        raise SAEFormatError(
-            f"the hub has no repository {hub.repo} that you may read; check the name, or pass a token"
-        ) from None
-    except RevisionNotFoundError:
-        raise SAEFormatError(f"{hub.repo} has no revision {hub.revision!r}") from None
-    except Exception as error:  # as above
-        return None, _brief(error)
+    for file in sorted(settings.intersection(files)):
+        repository.download(file)
+    return repository.download(str(weights))
 
 
 def _in_folder(root: Path, layer: int | str | None, name: str) -> Path:
@@ -164,9 +120,3 @@ def _names(files: Sequence[str]) -> str:
 def _natural(file: str) -> list[tuple[int, str]]:
     """Sorts layer_2 before layer_10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file)]
-
-
-def _brief(error: Exception) -> str:
-    """One line; huggingface_hub wraps what went wrong in "check your connection"."""
-    reason = error.__cause__ or error
-    return " ".join(str(reason).split())[:160] or type(reason).__name__

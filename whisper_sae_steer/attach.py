@@ -30,7 +30,7 @@ from .openai import SteeredWhisper
 from .steering.attached import AttachedSteerer, Stats
 from .steering.ctranslate import SteeredEncoder
 from .steering.operator import check_alpha
-from .steering.pack import SteeringPack, read_pack, shipped_packs
+from .steering.pack import SteeringPack, find_pack, read_pack, shipped_packs
 from .steering.transformers import BlankWhereSilent
 
 HANDLE = "_steering_handle"
@@ -147,9 +147,9 @@ def attach(model: Any, pack: str | Path = "auto", alpha: float = 1.0) -> Handle:
     ``model`` is a ``whisper.Whisper`` (stable-ts's and whisper-timestamped's are such), a
     ``faster_whisper.WhisperModel`` or ``BatchedInferencePipeline``, a whisperX pipeline, or a transformers
     ``WhisperForConditionalGeneration`` or speech recognition pipeline. ``pack`` is "auto" for the shipped
-    pack of its weights, or the path of one. Attached again, a model gets the new pack and α. Threads may
-    share it; copies and pickles stay attached. Raises AttachError for any other model, PackError where
-    no pack fits its weights, AlphaError.
+    pack of its weights, the path of one, or "hub:owner/name" for one on the Hugging Face hub. Attached
+    again, a model gets the new pack and α. Threads may share it; copies and pickles stay attached. Raises
+    AttachError for any other model, PackError where no pack fits its weights, AlphaError.
     """
     alpha = check_alpha(alpha)
     held = getattr(model, "__dict__", {}).get(HANDLE)
@@ -234,9 +234,9 @@ def _attach_transformers(model: Any, pack: str | Path, alpha: float) -> Handle:
 
 
 def _find(source: str | Path, fits: Callable[[SteeringPack], bool]) -> SteeringPack:
-    """The pack of a live model: the shipped one that fits it, or a file that must."""
+    """The pack of a live model: the shipped one that fits it, or one that is named and must."""
     if source != "auto":
-        pack = read_pack(Path(source))
+        pack = find_pack(source)
         if fits(pack):
             return pack
         raise PackError(

@@ -37,7 +37,8 @@ class Segment(fw.Segment):
 class WhisperModel(faster_whisper.WhisperModel):
     """``faster_whisper.WhisperModel`` whose ``transcribe`` takes ``steer_alpha``.
 
-    ``pack`` is "auto" for the shipped pack of these weights, the path of one, or None for none.
+    ``pack`` is "auto" for the shipped pack of these weights, the path of one, "hub:owner/name" for one on the
+    Hugging Face hub, or None for none.
     """
 
     steerer: Steerer | None

@@ -13,8 +13,10 @@ def add_model(parser: Parser) -> None:
 
 def add_pack(parser: Parser, may_be_none: bool = True) -> None:
     """``--pack``: what steers it; read by :func:`pack_named` where it may be none."""
-    choices = "a path, auto (shipped with us) or none" if may_be_none else "a path, or auto (shipped with us)"
-    parser.add_argument("--pack", default="auto", help=f"steering pack: {choices}")
+    none = " or none" if may_be_none else ""
+    parser.add_argument(
+        "--pack", default="auto", help=f"steering pack: a path, hub:owner/name, auto (shipped with us){none}"
+    )
 
 
 def pack_named(word: str) -> str | None:

@@ -17,12 +17,16 @@ from torch import Tensor
 from ..errors import PackError
 from ..files import write_atomically
 from ..kernels import GateKind
+from ..models.registry import entries_for
+from ..models.repository import PREFIX, Repository, fetch
 from ..models.weights import Weights
 
 Strategy = Literal["suppress", "additive", "direction"]
 T = TypeVar("T", "Features", "ExportGate")
 FORMAT = 2
 """what is written; format 1 is read too, see :func:`_metadata`"""
+PACK_FILE = "pack.safetensors"
+"""what a pack is called in a repository on the hub"""
 
 
 @dataclass(frozen=True)
@@ -220,15 +224,29 @@ def _metadata(saved: Mapping[str, Any]) -> PackMetadata:
     return PackMetadata(**known)
 
 
+def find_pack(source: str | Path) -> SteeringPack:
+    """The pack in a file, or on the hub by ``hub:owner/name`` or ``hub:owner/name@revision``.
+
+    PackError as :func:`read_pack`; from the hub HubError, which is one too, see
+    :func:`whisper_sae_steer.models.repository.fetch`.
+    """
+    if isinstance(source, str) and source.startswith(PREFIX):
+        return fetch(Repository.named(source), PACK_FILE, read_pack)
+    return read_pack(Path(source))
+
+
 def load_pack(source: str | Path, weights: Weights) -> SteeringPack:
-    """The pack for these weights: ``auto`` is the shipped one, else a file. PackError if unfit."""
-    path = _nearest_shipped(weights) if source == "auto" else Path(source)
+    """The pack for these weights: ``auto`` is the shipped one, else as `find_pack`. PackError if unfit."""
+    path = _nearest_shipped(weights) if source == "auto" else source
     if path is None:
+        known = [entry for entry in entries_for(weights.name, weights.fingerprint) if entry.kind == "pack"]
+        packs = ", ".join(f"{PREFIX}{entry.repo}" for entry in known)
         raise PackError(
-            f"no pack is shipped for {weights.name}; run `{_make_pack(weights)}`"
-            " and pass its file as pack=, or pass pack=None to run unsteered"
+            f"no pack is shipped for {weights.name}; "
+            + (f"packs on the hub for these weights: {packs}; or " if known else "")
+            + f"run `{_make_pack(weights)}`, which installs one, or pass pack=None to run unsteered"
         )
-    pack = read_pack(path)
+    pack = find_pack(path)
     if problem := misfit(pack.metadata, weights):
         raise PackError(f"{path} {problem}")
     return pack

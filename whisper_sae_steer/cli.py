@@ -74,6 +74,8 @@ COMMANDS: Mapping[str, Command | CommandGroup] = {
     "quality": Command("how good sparse autoencoders are, and what they cost", ".training.quality_command"),
     "serve": Command("an OpenAI-compatible server", ".serving.command"),
     "batch": Command("many recordings to text, on this machine or a Ray cluster", ".batch.command"),
+    "push": Command("a pack or an SAE to the Hugging Face hub", ".hub.push"),
+    "pull": Command("a pack or an SAE from the Hugging Face hub, checked", ".hub.pull"),
     "analyze": CommandGroup("find out what features of sparse autoencoders mean", ANALYSES),
     "bench": CommandGroup("measure a model with and without steering: fpr, wer, hard, peers", BENCHES),
 }

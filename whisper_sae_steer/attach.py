@@ -30,7 +30,7 @@ from .openai import SteeredWhisper
 from .steering.attached import AttachedSteerer, Stats
 from .steering.ctranslate import SteeredEncoder
 from .steering.operator import check_alpha
-from .steering.pack import SteeringPack, find_pack, read_pack, shipped_packs
+from .steering.pack import SteeringPack, find_pack, known_packs, read_pack
 from .steering.transformers import BlankWhereSilent
 
 HANDLE = "_steering_handle"
@@ -234,7 +234,7 @@ def _attach_transformers(model: Any, pack: str | Path, alpha: float) -> Handle:
 
 
 def _find(source: str | Path, fits: Callable[[SteeringPack], bool]) -> SteeringPack:
-    """The pack of a live model: the shipped one that fits it, or one that is named and must."""
+    """The pack of a live model: one installed or shipped that fits it, or one that is named and must."""
     if source != "auto":
         pack = find_pack(source)
         if fits(pack):
@@ -242,10 +242,10 @@ def _find(source: str | Path, fits: Callable[[SteeringPack], bool]) -> SteeringP
         raise PackError(
             f"{source} was calibrated for other weights ({pack.metadata.model}) than this model's"
         )
-    for path in shipped_packs().values():
+    for path in known_packs().values():
         if fits(pack := read_pack(path)):
             return pack
     raise PackError(
-        "no shipped pack is for this model's weights; run `whisper-sae-steer calibrate --model NAME` and pass"
-        " its file as pack="
+        "no pack for this model's weights is shipped or installed; run `whisper-sae-steer make-pack --model"
+        " NAME`, which installs one"
     )

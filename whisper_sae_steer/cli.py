@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, Command | CommandGroup] = {
     ),
     "export": Command("a steered model that unmodified runtimes load", ".export.command"),
     "info": Command("model, pack and device that will be used", ".commands.info"),
+    "make-pack": Command("a measured steering pack for any Whisper, installed", ".making.command"),
     "calibrate": Command("a steering pack from your own noise and speech", ".calibrate.command"),
     "train": Command("sparse autoencoders from recordings", ".training.command"),
     "quality": Command("how good sparse autoencoders are, and what they cost", ".training.quality_command"),

@@ -21,8 +21,9 @@ def write_config(root: Path, name: str, content: str) -> Path:
     return folder
 
 
-def config(fingerprint: str, tap: str = "encoder_output") -> str:
-    return json.dumps({"metadata": {"fingerprint": fingerprint, "hook_name": tap}})
+def config(fingerprint: str, tap: str = "encoder_output", fvu: float | None = None) -> str:
+    held_back = {} if fvu is None else {"held_back": {"fvu": fvu}}
+    return json.dumps({"metadata": {"fingerprint": fingerprint, "hook_name": tap, **held_back}})
 
 
 @pytest.fixture
@@ -68,6 +69,14 @@ def test_the_tap_asked_for_is_found(roots: list[Path]):
 def test_the_current_folder_comes_first(roots: list[Path]):
     folders = [write_config(root, "z", config(OTHER.fingerprint)) for root in roots]
     assert find_sae("auto", OTHER) == folders[0]
+
+
+def test_a_trial_never_replaces_a_good_one(roots: list[Path]):
+    write_config(roots[0], "toy", config(OTHER.fingerprint, fvu=0.4))
+    write_config(roots[0], "untold", config(OTHER.fingerprint))
+    good = write_config(roots[1], "shipped", config(OTHER.fingerprint, fvu=0.05))
+    write_config(roots[2], "cached", config(OTHER.fingerprint, fvu=0.06))
+    assert find_sae("auto", OTHER) == good
 
 
 @pytest.mark.parametrize("known", [None, "e" * 32])

@@ -1,6 +1,7 @@
 """Steering packs on disk: exact round trips, and nothing damaged or foreign is ever applied."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -225,9 +226,9 @@ def test_shipped_pack_is_found_by_fingerprint(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
     assert load_pack("auto", weights("a" * 32)).path == shipped["base"]
     assert load_pack("auto", weights("b" * 32)).path == shipped["tiny.en"]
-    with pytest.raises(PackError, match=r"no pack is shipped for tiny\.en.*make-pack --model.*pack=None"):
+    with pytest.raises(PackError, match=r"no pack for tiny\.en is shipped.*make-pack --model.*pack=None"):
         load_pack("auto", weights("c" * 32))
-    assert packs.shipped_pack(weights("c" * 32)) is None
+    assert packs.fitting_pack(weights("c" * 32)) is None
 
 
 def test_of_two_shipped_packs_for_one_encoder_that_of_the_decoder_is_found(
@@ -239,11 +240,29 @@ def test_of_two_shipped_packs_for_one_encoder_that_of_the_decoder_is_found(
     monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
     for name, path in shipped.items():
         assert (
-            load_pack("auto", marked("e" * 32, name)).path == packs.shipped_pack(marked(None, name)) == path
+            load_pack("auto", marked("e" * 32, name)).path == packs.fitting_pack(marked(None, name)) == path
         )
-    assert packs.shipped_pack(marked("e" * 32, "other")) is None
+    assert packs.fitting_pack(marked("e" * 32, "other")) is None
     with pytest.raises(PackError, match=r"calibrated for large, but tiny\.en has another decoder"):
         load_pack("auto", marked("e" * 32, "other"))
+
+
+def test_an_installed_pack_comes_before_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()  # of the fixture that hides installed packs from tests
+    monkeypatch.setenv("WHISPER_SAE_STEER_CACHE", str(tmp_path))
+    shipped = {"large": tmp_path / "large.safetensors"}
+    installed = [
+        packs.installed_packs_folder() / f"{name}.safetensors" for name in ("older", "newer", "other")
+    ]
+    for age, path in enumerate([*shipped.values(), *installed]):
+        save_pack(small_pack(encoder_mark="e" * 32, decoder_mark=path.stem[0]), path)
+        os.utime(path, (age, age))
+    monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
+    for mark, path in (("l", shipped["large"]), ("n", installed[1])):
+        assert load_pack("auto", marked("e" * 32, mark)).path == path
+    installed[2].write_bytes(b"cut off")
+    with pytest.raises(PackError, match=r"other\.safetensors is damaged; delete it"):
+        load_pack("auto", marked("e" * 32, "l"))
 
 
 @pytest.mark.parametrize("name", sorted(packs.shipped_packs()))

@@ -13,7 +13,7 @@ from ..errors import CalibrationError
 from ..models.weights import Weights, resolve
 from ..sae.find import find_sae
 from ..sae.formats import load_sae
-from ..steering.pack import SteeringPack, load_pack, save_pack, shipped_pack
+from ..steering.pack import SteeringPack, fitting_pack, load_pack, save_pack
 from .calibration import calibrate
 from .config import CalibrationConfig
 from .report import text_report, write_html
@@ -63,6 +63,6 @@ def main(args: argparse.Namespace) -> int:
 
 def _base(source: str, weights: Weights) -> SteeringPack | None:
     named = pack_named(source)
-    if named is None or (named == "auto" and shipped_pack(weights) is None):
+    if named is None or (named == "auto" and fitting_pack(weights) is None):
         return None
     return load_pack(named, weights)

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
 from .measure import CalibrationReport, FeatureRow
 
@@ -19,12 +21,17 @@ def text_report(report: CalibrationReport) -> str:
 
 def write_html(report: CalibrationReport, path: Path) -> None:
     """The report as one self-contained HTML page."""
+    write_page(path, f"Steering pack for {report.metadata.model}", sections(report))
+
+
+def sections(report: CalibrationReport) -> list[Markup]:
+    """The report as parts of a page."""
     metadata = report.metadata
     made = (
         f"Made with {metadata.created_with}; weights {metadata.fingerprint[:12]}, tap {metadata.tap}."
         f" {_definition(report)}"
     )
-    body = [
+    return [
         *(paragraph(line) for line in _summary(report)),
         heading("Held-back recordings, against α"),
         table(_CURVE_HEAD, _curve_rows(report)),
@@ -43,7 +50,6 @@ def write_html(report: CalibrationReport, path: Path) -> None:
         ),
         paragraph(made, small=True),
     ]
-    write_page(path, f"Steering pack for {metadata.model}", body)
 
 
 def _summary(report: CalibrationReport) -> list[str]:

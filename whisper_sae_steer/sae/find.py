@@ -9,19 +9,20 @@ from ..models.weights import Weights
 
 
 def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path:
-    """The folder of an SAE: a path, or with ``auto`` the one trained on these weights at this tap.
+    """The folder of an SAE: a path, or with ``auto`` the best one trained on these weights at this tap.
 
     Looked for, by the encoder's marks and the tap in its cfg.json, in ``saes/`` of the current folder, of
-    the repository that this package is installed from in place, and of the cache. SAEFormatError if there
-    is none.
+    the repository that this package is installed from in place, and of the cache. The best one leaves the
+    least variance unexplained on recordings held back; one that doesn't tell comes last. SAEFormatError if
+    there is none.
     """
     if source != "auto":
         return Path(source)
     roots = [Path.cwd(), Path(__file__).resolve().parents[2], cache_dir()]
-    for root in roots:
-        for config in sorted((root / "saes").glob("**/cfg.json")):
-            if _trained_on(config, weights, tap):
-                return config.parent
+    configs = [config for root in roots for config in sorted((root / "saes").glob("**/cfg.json"))]
+    found = [config for config in configs if _trained_on(config, weights, tap)]
+    if found:
+        return min(found, key=_unexplained).parent
     raise SAEFormatError(
         f"no SAE for {weights.name} at {tap} in saes/ of {', '.join(map(str, roots))}; pass --sae DIR,"
         f" or train one: whisper-sae-steer train AUDIO --model {weights.name} --out saes/{weights.name}"
@@ -38,3 +39,9 @@ def _trained_on(config: Path, weights: Weights, tap: str) -> bool:
         return False
     marks = {metadata.get("encoder_mark"), weights.encoder_mark}
     return None in marks or len(marks) == 1
+
+
+def _unexplained(config: Path) -> float:
+    """Fraction of variance unexplained on recordings held back, as training noted it; else infinite."""
+    metadata = json.loads(config.read_text(encoding="utf-8"))["metadata"]
+    return float((metadata.get("held_back") or {}).get("fvu", float("inf")))

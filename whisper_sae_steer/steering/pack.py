@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import PackError
 from ..files import write_atomically
 from ..kernels import GateKind
+from ..models.cache import cache_dir
 from ..models.registry import entries_for
 from ..models.repository import PREFIX, Repository, fetch
 from ..models.weights import Weights
@@ -236,13 +237,13 @@ def find_pack(source: str | Path) -> SteeringPack:
 
 
 def load_pack(source: str | Path, weights: Weights) -> SteeringPack:
-    """The pack for these weights: ``auto`` is the shipped one, else as `find_pack`. PackError if unfit."""
-    path = _nearest_shipped(weights) if source == "auto" else source
+    """The pack for these weights: ``auto`` is one installed or shipped, else as `find_pack`. PackError."""
+    path = _nearest(weights) if source == "auto" else source
     if path is None:
         known = [entry for entry in entries_for(weights.name, weights.fingerprint) if entry.kind == "pack"]
         packs = ", ".join(f"{PREFIX}{entry.repo}" for entry in known)
         raise PackError(
-            f"no pack is shipped for {weights.name}; "
+            f"no pack for {weights.name} is shipped or installed; "
             + (f"packs on the hub for these weights: {packs}; or " if known else "")
             + f"run `{_make_pack(weights)}`, which installs one, or pass pack=None to run unsteered"
         )
@@ -288,22 +289,41 @@ def shipped_packs() -> dict[str, Path]:
     return {path.name.removesuffix(".safetensors"): path for path in folder.glob("*.safetensors")}
 
 
-def shipped_pack(weights: Weights) -> Path | None:
+def installed_packs_folder() -> Path:
+    """Where ``make-pack`` puts packs."""
+    return cache_dir() / "packs"
+
+
+def installed_packs() -> list[Path]:
+    """Packs that ``make-pack`` installed on this machine, the newest first."""
+    paths = installed_packs_folder().glob("*.safetensors")
+    return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def known_packs() -> list[Path]:
+    """Packs that ``auto`` chooses from: one made on this machine comes before a shipped one."""
+    return [*installed_packs(), *shipped_packs().values()]
+
+
+def fitting_pack(weights: Weights) -> Path | None:
     """By marks rather than name, so that a local copy of the same weights finds its pack."""
-    path = _nearest_shipped(weights)
+    path = _nearest(weights)
     return None if path is None or misfit(_header(path), weights) else path
 
 
-def _nearest_shipped(weights: Weights) -> Path | None:
+def _nearest(weights: Weights) -> Path | None:
     """A pack that fits, else one that only the matrices or the decoder keep from it."""
-    near = [path for path in shipped_packs().values() if _header(path).fingerprint == weights.fingerprint]
+    near = [path for path in known_packs() if _header(path).fingerprint == weights.fingerprint]
     fitting = [path for path in near if misfit(_header(path), weights) is None]
     return next(iter([*fitting, *near]), None)
 
 
 def _header(path: Path) -> PackMetadata:
-    with safe_open(str(path), framework="pt") as file:
-        return _metadata(json.loads((file.metadata() or {})["metadata"]))
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return _metadata(json.loads((file.metadata() or {})["metadata"]))
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
+        raise PackError(f"{path} is damaged; delete it, or make it again") from None
 
 
 def stored_digest(path: Path) -> str:

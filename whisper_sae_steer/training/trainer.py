@@ -156,7 +156,7 @@ class Trainee:
         self._parallel: DistributedDataParallel | None = None
 
     def step(self, frames: Tensor, step: int, steps: int | None = None) -> Losses:
-        """One optimiser step on this process's share of a batch, [N, d]; there are ``steps`` or the options'."""
+        """One optimiser step of ``steps``, or the options', on this process's share of a batch, [N, d]."""
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.bf16):
             losses: Losses = self._forward(frames, step)
         self.optimizer.zero_grad()

@@ -1,0 +1,1 @@
+"""From a Whisper model to a steering pack that was measured and installed, in one command."""

@@ -1,0 +1,113 @@
+"""The command ``make-pack``: one line from a Whisper model to a measured, installed pack."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from ..calibrate.calibration import calibrate
+from ..calibrate.config import CalibrationConfig
+from ..commands.common import add_model, add_threads
+from ..commands.recordings import add_both_kinds, read_both_kinds
+from ..errors import CalibrationError
+from ..models.cache import cache_dir
+from ..models.weights import Weights, resolve
+from ..steering.pack import save_pack, stored_digest
+from . import autoencoder
+from .audio import Recordings, bundled, for_judging, for_training
+from .autoencoder import ChosenSAE
+from .estimate import estimated_seconds, in_words
+from .install import install
+from .judge import judge
+from .report import MadePack, text_report, write_html
+from .verdict import verdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that :func:`main` reads."""
+    add = parser.add_argument
+    add_model(parser)
+    add_both_kinds(
+        parser,
+        nonspeech="audio without speech, besides the bundle of open recordings",
+        speech="speech, transcripts beside it as .txt if there are any, besides the bundle",
+    )
+    add("--no_bundle", action="store_true", help="only the recordings that are named")
+    add("--sae", default="auto",
+        help="folder of the SAE; auto: the best for this model, or a new one; new: train one")  # fmt: skip
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    add("--compute_type", default="default", help="CTranslate2's, for the figures")
+    add_threads(parser)
+    add("--work", type=Path,
+        help="folder for what is made on the way (default: in the cache, removed at the end)")  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Make, measure and install a pack; 1 if it is not good enough. Stopped, the same command goes on."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    weights = resolve(args.model)
+    recordings = _recordings(args)
+    device = torch.device(args.device)
+    work = args.work or cache_dir() / "make-pack" / f"{weights.name}-{weights.fingerprint[:8]}"
+    chosen = None if args.sae == "new" else autoencoder.existing(args.sae, weights)
+    print(
+        f"{weights.name} ({weights.source}): {len(recordings.nonspeech)} recordings without speech,"
+        f" {len(recordings.speech)} with"
+    )
+    seconds = estimated_seconds(weights, recordings, chosen is None, device, args.threads)
+    print(f"This takes {in_words(seconds)}; stopped, the same command goes on. Work is kept in {work}.")
+    if chosen is None:
+        chosen = autoencoder.trained(weights, for_training(recordings, work), work, device)
+    print(autoencoder.describe(chosen))
+    made = _made(args, weights, recordings, chosen, work)
+    print(text_report(made))
+    if not made.verdict.passed:
+        print(f"Not installed. The pack is {work / 'pack.safetensors'}, its report {work / 'pack.html'}.")
+        return 1
+    place = install(work / "pack.safetensors", work / "pack.html", weights)
+    print(_how_to_use(args.model, place))
+    if args.work is None:
+        shutil.rmtree(work)
+    return 0
+
+
+def _recordings(args: argparse.Namespace) -> Recordings:
+    own = Recordings(*read_both_kinds(args)) if args.nonspeech or args.speech else Recordings([], [])
+    if args.no_bundle:
+        if not own.nonspeech or not own.speech:
+            raise CalibrationError("--no_bundle needs recordings of both kinds: --nonspeech and --speech")
+        return own
+    bundle = bundled()
+    return Recordings([*bundle.nonspeech, *own.nonspeech], [*bundle.speech, *own.speech])
+
+
+def _made(
+    args: argparse.Namespace, weights: Weights, recordings: Recordings, chosen: ChosenSAE, work: Path
+) -> MadePack:
+    """Calibrate, write the pack and its page into ``work``, and judge it on what was held back."""
+    result = calibrate(
+        weights, chosen.sae, recordings.nonspeech, recordings.speech, CalibrationConfig(), work / "windows"
+    )
+    pack = work / "pack.safetensors"
+    save_pack(result.pack, pack)
+    rows = work / "judged" / stored_digest(pack)[:12]
+    judgement = judge(
+        args.model, pack, for_judging(recordings), rows, args.compute_type, args.device, args.threads
+    )
+    found = verdict(judgement, result.pack.metadata)
+    made = MadePack(found, judgement, result.report, autoencoder.describe(chosen))
+    write_html(made, work / "pack.html")
+    return made
+
+
+def _how_to_use(model: str, place: Path) -> str:
+    return "\n".join(
+        [
+            f"Installed: {place}, report {place.with_suffix('.html')}. It is found by itself from now on:",
+            f"  whisper-sae-steer transcribe AUDIO --model {model}",
+            f'  whisper_sae_steer.load_model("{model}").transcribe("AUDIO")',
+            f'  whisper_sae_steer.faster.WhisperModel("{model}").transcribe("AUDIO")',
+        ]
+    )

@@ -1,0 +1,19 @@
+"""Where a good pack goes: the cache, under the marks of its weights, where ``auto`` finds it."""
+
+import shutil
+from pathlib import Path
+
+from ..files import write_atomically
+from ..models.weights import Weights
+from ..steering.pack import installed_packs_folder
+
+
+def install(pack: Path, report: Path, weights: Weights) -> Path:
+    """Copy a pack and its report into the cache and return the pack's place; both are whole or absent."""
+    folder = installed_packs_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{weights.name}-{weights.fingerprint[:8]}.safetensors"
+    for source, target in ((report, place.with_suffix(".html")), (pack, place)):
+        with write_atomically(target) as temporary:
+            shutil.copyfile(source, temporary)
+    return place

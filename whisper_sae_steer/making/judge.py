@@ -1,0 +1,138 @@
+"""What a pack does to transcripts: recordings held back, as the library transcribes them by default.
+
+The same clips go through faster-whisper as it is, with Silero VAD in front, and with the pack at α = 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..audio.clips import Clip, select
+from ..bench.peers.catalogue import OURS, choose
+from ..bench.peers.run import Models, collect, run
+from ..bench.runner import Row
+from ..commands.recordings import OWN_LANGUAGE
+from ..reports import metrics
+from ..reports.metrics import Difference, Rate, WordErrors
+from .audio import Recordings
+
+UNSTEERED, VAD = "faster", "vad-0.5"
+WAYS = {UNSTEERED: "unsteered", VAD: "Silero VAD in front", OURS: "this pack, α = 1"}
+JUDGED_CLIPS = 80
+"""of each kind, at most"""
+SHORT_WORDS = 3
+
+
+class Outcome(NamedTuple):
+    """What one way of transcribing made of the clips."""
+
+    texts: Rate
+    """clips without speech that got text: FPR_text"""
+    words: WordErrors
+    """of the speech that has a transcript"""
+    wer_change: Difference
+    """against unsteered"""
+    lost: Rate
+    """of the utterances with text unsteered, those that got none"""
+    short_lost: Rate
+    """of the utterances of one to three words that unsteered reads rightly, those that got no text"""
+    seconds_a_minute: float
+    """spent in transcribe for each minute of audio"""
+
+
+class Failure(NamedTuple):
+    """A clip that this pack got wrong."""
+
+    clip: Clip
+    what: str
+    unsteered: str
+    steered: str
+
+
+class Judgement(NamedTuple):
+    """How a pack does on recordings that nothing was fitted on."""
+
+    outcomes: Mapping[str, Outcome]
+    """by the names in WAYS"""
+    sounds: int
+    utterances: int
+    failures: tuple[Failure, ...]
+
+
+def judge(
+    model: str, pack: Path, recordings: Recordings, out: Path, compute_type: str, device: str, threads: int
+) -> Judgement:
+    """Transcribe at most JUDGED_CLIPS clips of each kind in each of the WAYS; what ``out`` holds is kept."""
+    clips = [*_some(recordings.nonspeech), *_some(recordings.speech)]
+    peers, _ = choose(list(WAYS), None)
+    run(peers, clips, Models(model, compute_type, device, threads, str(pack)), out, OWN_LANGUAGE)
+    rows = {name: {row["path"]: row for row in found} for name, found in collect(peers, clips, out).items()}
+    done = [clip for clip in clips if all(_worked(rows[name].get(clip.key)) for name in WAYS)]
+    return _judgement(done, rows)
+
+
+def _some(clips: Sequence[Clip]) -> list[Clip]:
+    """As many clips of each source and class as fit into JUDGED_CLIPS."""
+    if len(clips) <= JUDGED_CLIPS:
+        return list(clips)
+    per_class = 1
+    while len(select(clips, per_class + 1)) <= JUDGED_CLIPS:
+        per_class += 1
+    return select(clips, per_class)[:JUDGED_CLIPS]
+
+
+def _worked(row: Row | None) -> bool:
+    return row is not None and row["error"] is None
+
+
+def _judgement(clips: Sequence[Clip], rows: Mapping[str, Mapping[str, Row]]) -> Judgement:
+    sounds = [clip for clip in clips if clip.kind != "speech"]
+    speech = [clip for clip in clips if clip.kind == "speech"]
+    outcomes = {name: _outcome(sounds, speech, rows[name], rows[UNSTEERED]) for name in WAYS}
+    before, after = rows[UNSTEERED], rows[OURS]
+    failures = [_failure(clip, before[clip.key], after[clip.key]) for clip in clips]
+    return Judgement(outcomes, len(sounds), len(speech), tuple(f for f in failures if f is not None))
+
+
+def _outcome(
+    sounds: Sequence[Clip], speech: Sequence[Clip], rows: Mapping[str, Row], before: Mapping[str, Row]
+) -> Outcome:
+    with_text = [clip for clip in speech if _has_text(clip, before)]
+    short = [clip for clip in speech if _is_short_and_right(clip, before)]
+    words = [_errors(clip, rows) for clip in speech]
+    words_before = [_errors(clip, before) for clip in speech]
+    seconds = sum(rows[clip.key]["wall"] or 0.0 for clip in [*sounds, *speech])
+    minutes = sum(rows[clip.key]["seconds"] or 0.0 for clip in [*sounds, *speech]) / 60
+    return Outcome(
+        metrics.wilson(sum(_has_text(clip, rows) for clip in sounds), len(sounds)),
+        metrics.total([errors for errors in words if errors is not None]),
+        metrics.word_error_change(words, words_before),
+        metrics.wilson(sum(not _has_text(clip, rows) for clip in with_text), len(with_text)),
+        metrics.wilson(sum(not _has_text(clip, rows) for clip in short), len(short)),
+        seconds / minutes if minutes else 0.0,
+    )
+
+
+def _has_text(clip: Clip, rows: Mapping[str, Row]) -> bool:
+    return metrics.has_text(rows[clip.key]["text"] or "", clip.language)
+
+
+def _errors(clip: Clip, rows: Mapping[str, Row]) -> WordErrors | None:
+    return metrics.word_errors(clip.text, rows[clip.key]["text"] or "", clip.language or "en")
+
+
+def _is_short_and_right(clip: Clip, rows: Mapping[str, Row]) -> bool:
+    said = metrics.normalise(clip.text, clip.language or "en").split()
+    read = metrics.normalise(rows[clip.key]["text"] or "", clip.language or "en").split()
+    return 0 < len(said) <= SHORT_WORDS and said == read
+
+
+def _failure(clip: Clip, before: Row, after: Row) -> Failure | None:
+    texts = (before["text"] or "").strip(), (after["text"] or "").strip()
+    wrote, writes = (metrics.has_text(text, clip.language) for text in texts)
+    if clip.kind != "speech":
+        return Failure(clip, "text where nobody speaks", *texts) if writes else None
+    if wrote and not writes:
+        return Failure(clip, "an utterance is lost", *texts)
+    changed = metrics.normalise(texts[0], clip.language) != metrics.normalise(texts[1], clip.language)
+    return Failure(clip, "other words than unsteered", *texts) if changed else None

@@ -1,0 +1,120 @@
+"""The page of a made pack: the verdict, gains and costs beside Silero VAD, and the recordings that failed."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+from tqdm import tqdm
+
+from ..audio.reading import load_audio
+from ..audio.units import WINDOW_SAMPLES
+from ..calibrate.measure import CalibrationReport
+from ..calibrate.report import sections
+from ..errors import AudioError
+from ..reports.metrics import Rate
+from ..reports.page import aligned, heading, image, paragraph, percent, points, sound, table, write_page
+from .judge import WAYS, Failure, Judgement, Outcome
+from .verdict import Verdict
+
+SHOWN_FAILURES = 12
+HEAD = ("", "text without speech", "WER", "change", "lost", "short words lost", "seconds a minute")
+
+
+class MadePack(NamedTuple):
+    """All that the page tells."""
+
+    verdict: Verdict
+    judgement: Judgement
+    calibration: CalibrationReport
+    sae: str
+    """the SAE in words"""
+
+
+def write_html(made: MadePack, path: Path) -> None:
+    """Write the page."""
+    judgement = made.judgement
+    body = [
+        paragraph(made.verdict.sentence),
+        *(paragraph(f"Falls short: {shortfall}.") for shortfall in made.verdict.shortfalls),
+        *(paragraph(advice) for advice in made.verdict.advice),
+        heading("Gains and costs, on recordings held back"),
+        table(HEAD, _lines(judgement)),
+        image(partial(_plot, judgement), "Text without speech, word errors and lost utterances", height=2.2),
+        paragraph(
+            f"{judgement.sounds} recordings without speech and {judgement.utterances} utterances, transcribed"
+            " with faster-whisper's defaults. Text without speech: at least one letter or digit is left after"
+            " Whisper's normaliser. Lost: no text, where unsteered wrote some; short words: one to three that"
+            " unsteered reads rightly. Whiskers are 95% Wilson intervals.",
+            small=True,
+        ),
+        *_failures(judgement.failures),
+        heading("How it was made"),
+        paragraph(f"{made.sae}."),
+        *sections(made.calibration),
+    ]
+    write_page(path, f"Steering pack for {made.calibration.metadata.model}", body)
+
+
+def text_report(made: MadePack) -> str:
+    """The verdict and the table for a terminal."""
+    verdict = made.verdict
+    lines = [verdict.sentence, *(f"Falls short: {shortfall}." for shortfall in verdict.shortfalls)]
+    return "\n".join([*lines, *verdict.advice, "", *aligned(HEAD, _lines(made.judgement))])
+
+
+def _lines(judgement: Judgement) -> list[tuple[str, ...]]:
+    return [(words, *_cells(judgement.outcomes[name])) for name, words in WAYS.items()]
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        _rate(outcome.texts),
+        percent(outcome.words.rate, 2) if outcome.words.words else "–",
+        points(outcome.wer_change.value) if outcome.words.words else "–",
+        _rate(outcome.lost),
+        _rate(outcome.short_lost),
+        f"{outcome.seconds_a_minute:.1f}",
+    )
+
+
+def _rate(rate: Rate) -> str:
+    return f"{rate.k} of {rate.n}" if rate.n else "–"
+
+
+def _plot(judgement: Judgement, figure: Any) -> None:
+    names = list(WAYS)
+    outcomes = [judgement.outcomes[name] for name in names]
+    panels = {
+        "text without speech": [outcome.texts for outcome in outcomes],
+        "utterances lost": [outcome.lost for outcome in outcomes],
+    }
+    for axes, (title, rates) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
+        for row, rate in enumerate(rates):
+            if rate.n:
+                axes.plot([100 * rate.low, 100 * rate.high], [row, row], color="0.6")
+                axes.plot(100 * rate.rate, row, "o", color="C0")
+        axes.set(title=title, xlabel="%", xlim=(-2, None), ylim=(len(names) - 0.5, -0.5))
+        axes.set_yticks(range(len(names)), [WAYS[name] for name in names])
+
+
+def _failures(failures: Sequence[Failure]) -> list[Markup]:
+    """The recordings that this pack got wrong, to listen to."""
+    if not failures:
+        return [paragraph("No recording got text without speech, lost an utterance or other words.")]
+    body = [heading("Recordings that failed")]
+    for failure in failures[:SHOWN_FAILURES]:
+        clip = failure.clip
+        try:
+            body.append(sound(load_audio(clip.path)[:WINDOW_SAMPLES], f"{clip.key}: {failure.what}"))
+        except AudioError as error:
+            tqdm.write(f"left out of the report: {error}")
+            continue
+        said = f"said: {clip.text} · " if clip.text else ""
+        body.append(
+            paragraph(f"{said}unsteered: {failure.unsteered or '–'} · this pack: {failure.steered or '–'}")
+        )
+    if len(failures) > SHOWN_FAILURES:
+        body.append(paragraph(f"… and {len(failures) - SHOWN_FAILURES} more.", small=True))
+    return body

@@ -1,7 +1,7 @@
 """The SAE that a pack is made on: one that is there, or a new one, trained until it is good enough."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,7 +56,7 @@ def trained(weights: Weights, clips: list[Clip], work: Path, device: torch.devic
 def describe(chosen: ChosenSAE) -> str:
     """Where it is and how good it is."""
     config = chosen.sae.config
-    held_back = config.metadata.get("held_back") or {}
+    held_back: Any = config.metadata.get("held_back") or {}
     quality = (
         f"leaves {100 * held_back['fvu']:.1f}% of the variance of recordings held back unexplained"
         if "fvu" in held_back

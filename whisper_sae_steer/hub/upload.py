@@ -46,8 +46,9 @@ def upload(
 def _commit(
     hub: Any, repository: Repository, files: Mapping[str, Path | bytes], message: str, private: bool
 ) -> Uploaded:
-    # An existing repository stays as visible as it is, so `private` decides about a new one only.
-    hub.create_repo(repository.name, private=private, exist_ok=True)
+    # Decides about a new repository only: an existing one stays as visible as it is. Unsaid, the owner's
+    # own default holds.
+    hub.create_repo(repository.name, exist_ok=True, **({"private": True} if private else {}))
     if private and not hub.model_info(repository.name).private:
         raise HubError(
             f"{repository.name} exists and is public: make it private on the hub, or choose another name"

@@ -103,8 +103,8 @@ def test_the_same_model_in_every_file(real: dict[str, Path], form: str) -> None:
     assert load_pack("auto", found).path == shipped_packs()[NAME]
 
 
-def torch_text(model: str) -> str:
-    return load_model(model, device="cpu").transcribe(sample("speech"), language="en")["text"]
+def torch_text(model: str, pack: str | None = "auto") -> str:
+    return load_model(model, device="cpu", pack=pack).transcribe(sample("speech"), language="en")["text"]
 
 
 def faster_segments(model: str) -> list[tuple[str, float, float]]:
@@ -130,6 +130,7 @@ def test_bfloat16(real: dict[str, Path]) -> None:
     plain = faster.WhisperModel(str(real["bfloat16"]), device="cpu", cpu_threads=1, pack=None)
     texts = [segment.text for segment in plain.transcribe(sample("speech"), language="en")[0]]
     assert texts == [text for text, *_ in faster_segments(NAME)]
+    assert torch_text(str(real["bfloat16"]), pack=None) == "".join(texts)
 
 
 def test_transformers_is_not_needed(small: Path) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 import whisper
 
 from tests.support.small_whisper import save_checkpoint, small_whisper
@@ -392,7 +393,7 @@ def test_no_room_to_convert(own_cache: Path, tmp_path: Path, form: str) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that a server like the hub has as owner/tuned; marks of access keep it apart from others."""
+    """What a server has as owner/tuned, as far as downloads ask the hub for it."""
     folder = tmp_path / "repository"
     folder.mkdir()
 
@@ -420,7 +421,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
                 content = json.dumps({"id": "owner/tuned", "sha": "1" * 40, "siblings": siblings}).encode()
             elif asked.startswith("/owner/tuned/resolve/") and (name := Path(asked).name) in files:
                 content = (folder / name).read_bytes()
-                served.append(name) if body else None
             else:
                 content = b""
             self.send_response(200 if content else 404)
@@ -431,9 +431,56 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
             if body:
                 self.wfile.write(content)
 
-    served: list[str] = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(weights.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        url = f"http://127.0.0.1:{server.server_port}"
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(weights.constants, "ENDPOINT", url)
+        monkeypatch.setattr(weights.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield folder
         server.shutdown()
+
+
+def test_a_repository_of_transformers(
+    own_cache: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_transformers(small_whisper()).half().save_pretrained(repository, max_shard_size="500KB")
+    (repository / "preprocessor_config.json").write_text("{}")
+    (repository / "pytorch_model.bin").touch()  # not asked for where there is something better
+    shards = list(repository.glob("model-*-of-*.safetensors"))
+    assert len(shards) > 1
+    found = resolve("owner/tuned", download_root=tmp_path / "root")
+    assert (found.name, found.given) == ("owner/tuned", "owner/tuned")
+    assert found.source.startswith("transformers Hugging Face hub ")
+    expected = resolve(repository)
+    assert (found.encoder_mark, found.decoder_mark) == (expected.encoder_mark, expected.decoder_mark)
+    assert not list((tmp_path / "root").rglob("pytorch_model.bin"))
+
+    monkeypatch.setattr(weights, "unreachable", lambda url: "no network")
+    next((tmp_path / "root").rglob("preprocessor_config.json")).unlink()  # transformers may not load it
+    again = resolve("owner/tuned", download_root=tmp_path / "root")
+    assert again.source.startswith("transformers Hugging Face cache ")
+    assert again.ct2_dir == found.ct2_dir
+    shard = next((tmp_path / "root").rglob(shards[0].name))
+    shard.unlink()
+    with pytest.raises(WeightsError, match=r"tried: .*Hugging Face hub \(no network\)"):
+        resolve("owner/tuned", download_root=tmp_path / "root")
+
+
+def test_a_repository_of_older_transformers(own_cache: Path, repository: Path, tmp_path: Path) -> None:
+    model = to_transformers(small_whisper()).half()
+    model.save_pretrained(tmp_path / "made")
+    torch.save(model.state_dict(), repository / "pytorch_model.bin")
+    (repository / "config.json").write_bytes((tmp_path / "made/config.json").read_bytes())
+    found = resolve("owner/tuned", download_root=tmp_path / "root")
+    assert found.encoder_mark == resolve(tmp_path / "made").encoder_mark
+
+
+def test_a_repository_of_something_else(own_cache: Path, repository: Path, tmp_path: Path) -> None:
+    (repository / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(WeightsError, match=r"holds no weights \(found config\.json\)"):
+        resolve("owner/tuned", download_root=tmp_path / "root")
+    (repository / "model.safetensors").write_text("weights")
+    with pytest.raises(WeightsError, match="holds bert, not Whisper") as caught:
+        resolve("owner/tuned", download_root=tmp_path / "root2")
+    assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import faster_whisper.utils as faster_utils
 import whisper
 from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import LocalEntryNotFoundError
 
 from ..errors import WeightsError
 from ..files import write_atomically

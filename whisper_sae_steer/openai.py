@@ -115,7 +115,8 @@ class SteeredWhisper(Whisper):
         strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends them before
         a long gap, as the gate hears it. The language is detected from the window as it is unless
         ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
-        (0…1) when steered. Raises AudioError and AlphaError before decoding.
+        (0…1) when steered; from α = 1 on ``no_speech_prob`` is 1 in windows in which nobody speaks.
+        Raises AudioError and AlphaError before decoding.
         """
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
         samples = load_audio(audio)
@@ -143,10 +144,9 @@ class SteeredWhisper(Whisper):
         """``whisper.decode`` with steering; inside ``transcribe`` the α of that call counts."""
         call = current(self.steerer)
         if call is None:
-            with self.steering(steer_alpha):
-                return whisper.decode(self, mel, options, **kwargs)
+            call = Call(CallOptions(check_alpha(steer_alpha), steer_language_detection=True))
         if not isinstance(call, _Transcription) or not call.options.alpha or self.steerer is None:
-            return whisper.decode(self, mel, options, **kwargs)
+            return self._decode_all(call, mel, options, **kwargs)
         batch = _batch_of(mel) or self._encode_window(call, mel.half() if options.fp16 else mel)
         asked: list[_DecodedWindow] = []
 
@@ -171,6 +171,22 @@ class SteeredWhisper(Whisper):
             result, cut = self._decode_window(call, resolved, options, **kwargs)
         window = resolved.window()._replace(cut=cut)
         return replace(result, temperature=WindowTemperature(result.temperature, window))
+
+    def _decode_all(
+        self, call: Call, mel: Tensor, options: DecodingOptions, **kwargs: Any
+    ) -> DecodingResult | list[DecodingResult]:
+        """``whisper.decode`` outside of transcribe, of one window or several; features stay as they are."""
+        with active(self.steerer, Call(call.options)) as own:
+            results = whisper.decode(self, mel, options, **kwargs)
+        if own is None or not own.results:
+            return results
+
+        def told(result: DecodingResult, row: int = 0) -> DecodingResult:
+            return replace(result, no_speech_prob=own.last.no_speech_prob(row, result.no_speech_prob))
+
+        if isinstance(results, DecodingResult):
+            return told(results)
+        return [told(result, row) for row, result in enumerate(results)]
 
     def _encode_window(self, call: "_Transcription", mel: Tensor) -> SteeredBatch:
         """Encode a window [n_mels, 3000] of transcribe without its gap."""
@@ -212,6 +228,7 @@ class SteeredWhisper(Whisper):
             options = replace(options, suppress_blank=False, length_penalty=penalty)
         result = whisper.decode(self, frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
+        result = replace(result, no_speech_prob=batch.no_speech_prob(0, result.no_speech_prob))
         if cut is not None and call.silence_rule(result.no_speech_prob, result.avg_logprob):
             result = replace(result, tokens=[], no_speech_prob=0.0)  # or the whole window would be skipped
         if not call.options.skip_gaps or self.steerer is None:

@@ -46,6 +46,7 @@ def test_objective_is_made_of_the_models_probabilities():
     objective = SilenceObjective(model)
     frames = random_frames(2, 1500, WIDTH)
     values = objective(frames, ["en", "de"])
+    ends_alone = SilenceObjective(model, no_speech_works=False)(frames, ["en", "de"])
     for i, language in enumerate(("<|en|>", "<|de|>")):
         tokenizer = objective.tokenizer(language[2:-2])
         assert tokenizer.no_speech is not None
@@ -56,8 +57,10 @@ def test_objective_is_made_of_the_models_probabilities():
             )[0].log_softmax(-1)
             for last in ("<|0.00|>", "<|notimestamps|>")
         )
-        expected = timed[0, tokenizer.no_speech] + timed[-1, tokenizer.eot] + untimed[-1, tokenizer.eot]
+        ends = timed[-1, tokenizer.eot] + untimed[-1, tokenizer.eot]
+        expected = timed[0, tokenizer.no_speech] + ends
         torch.testing.assert_close(values[i], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ends_alone[i], ends, rtol=1e-4, atol=1e-4)
     assert objective.languages(14) == [*objective.languages(12), *objective.languages(2)]
 
 

@@ -29,7 +29,7 @@ from whisper_sae_steer.calibrate.strength import (
 )
 from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
-from whisper_sae_steer.models.greedy import decode_windows
+from whisper_sae_steer.models.greedy import RawWindow, decode_windows
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.operator import Operator
@@ -97,6 +97,34 @@ def test_an_open_gate_is_measured_and_remembered(
         second.point(with_unit(pack, 3.0), 1.0)
     with pytest.raises(AttributeError):  # so have other windows
         Judge(None, windows[:1], tmp_path / "decoded.json")
+
+
+@pytest.mark.parametrize(
+    ("silent", "spoken", "works"),
+    [
+        ((0.7, 0.9), 0.2, True),  # as base
+        ((0.0, 0.3), 0.0, True),
+        ((1e-10, 1e-10), 1e-10, False),  # as large-v3-turbo
+        ((0.1, 0.05), 0.0, False),
+        ((0.7, 0.7), 0.8, False),
+    ],
+)
+def test_a_no_speech_token_works_if_it_tells_noise_from_speech(
+    windows: list[CalibrationWindow], tmp_path: Path, silent: tuple[float, float], spoken: float, works: bool
+):
+    judge = Judge.__new__(Judge)
+    judge.other, judge.speech = windows[:2], windows[2:]
+    judge.unsteered = {
+        w.key: RawWindow(text="", no_speech_prob=p, avg_logprob=-1.0)
+        for w, p in zip(windows, (*silent, spoken), strict=True)
+    }
+    assert judge.no_speech_works() is works
+    judge.speech = []
+    assert judge.no_speech_works() is (sum(silent) >= 0.2)
+
+
+def test_a_real_no_speech_token_works(model: Any, windows: list[CalibrationWindow], tmp_path: Path):
+    assert Judge(model, windows, tmp_path / "decoded.json").no_speech_works()
 
 
 def test_without_speech_no_word_error_is_claimed(
@@ -204,6 +232,9 @@ def test_text_report_says_what_was_gained_and_what_it_cost(report: CalibrationRe
     curve = tuple(point._replace(wer=None, wer_change=None) for point in report.curve)
     without = report._replace(gate=None, curve=curve)
     assert "Cost: not measured, because no speech was given" in text_report(without)
+    assert "no-speech token" not in text
+    dead = report._replace(metadata=replace(report.metadata, no_speech_works=False))
+    assert "The model's no-speech token doesn't work (mean probability" in text_report(dead)
     assert "AUC" not in text_report(without)
 
 

@@ -165,6 +165,16 @@ def test_where_the_gate_leans_to_speech_less_speaks_against_the_text():
     assert believes(below, Answer("Seven.", -0.3, 0.1), metadata)
 
 
+def test_a_no_speech_token_that_does_not_work_is_not_asked():
+    answer = Answer("Six.", -0.3, 0.8)
+    working = small_pack(threshold=2.0, ramp=1.5, stock_texts=("thank you",)).metadata
+    below, dead = doubtful_batch().window(1), replace(working, no_speech_works=False)
+    assert not believes(below, answer, working)
+    assert believes(below, answer, dead)
+    for never in (Answer("Thank you.", -0.3, 0.0), Answer("Six.", -1.1, 0.0)):
+        assert not believes(below, never, dead)
+
+
 def test_what_the_decoder_stands_by_is_speech_and_the_rest_is_edited_as_silence():
     metadata = small_pack(threshold=2.0, ramp=1.5, stock_texts=("thank you",)).metadata
     answers = [Answer("Thank you.", -0.3, 0.1)] * 2

@@ -2,8 +2,9 @@
 
 The objective of a window is log p(no-speech at SOT) + log p(end of text after <|0.00|>) + log p(end of text
 after <|notimestamps|>): the events that make ``transcribe`` write nothing, with and without timestamps.
-Its gradient is nearly orthogonal to the difference of mean activations and far stronger, so directions
-are built from it (benchmarks/RESULTS.md).
+A model that never uses its no-speech token (large-v3-turbo) has the first term left out, which would point at
+that token alone. The gradient is nearly orthogonal to the difference of mean activations and far stronger, so
+directions are built from it (benchmarks/RESULTS.md).
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 class SilenceObjective:
     """log p(no-speech) + log p(end of text), see above, as a differentiable function of frames."""
 
-    def __init__(self, model: Whisper):
+    def __init__(self, model: Whisper, no_speech_works: bool = True):
         self.model = model.eval().requires_grad_(False)
+        self._no_speech_works = no_speech_works
         self._languages = list(LANGUAGES) if model.is_multilingual else ["en"]
 
     def tokenizer(self, language: str) -> Tokenizer:
@@ -40,7 +42,8 @@ class SilenceObjective:
         timed, untimed = logits.split(len(frames))
         no_speech, eot = tokenizers[0].no_speech, tokenizers[0].eot
         assert no_speech is not None
-        return timed[:, 0, no_speech] + timed[:, -1, eot] + untimed[:, -1, eot]
+        ends = timed[:, -1, eot] + untimed[:, -1, eot]
+        return ends + timed[:, 0, no_speech] if self._no_speech_works else ends
 
     def gradient(self, frames: Tensor, languages: Sequence[str]) -> Tensor:
         """Gradient of the objective, [B, 1500, d] for frames of that shape."""

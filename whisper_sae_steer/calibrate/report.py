@@ -68,6 +68,11 @@ def _summary(report: CalibrationReport) -> list[str]:
         lines.append(
             f"Cost at α = 1: WER {percent(after.wer)} ({points(after.wer_change)} against unsteered)"
         )
+    if not metadata.no_speech_works:
+        lines.append(
+            f"The model's no-speech token doesn't work (mean probability {before.no_speech_prob:.2g} without"
+            " speech): the edit asks for the end of text alone, and silence is told by the gate"
+        )
     if report.gate is not None:
         g = report.gate
         lines.append(

@@ -34,6 +34,8 @@ SAFETY_FACTOR = 1.25
 """times the smallest unit that suffices here, for sounds that are not among these"""
 TOLERANCE = 0.005
 """of FPR_raw: units this close to the lowest one suffice"""
+LEAST_NO_SPEECH_PROB = 0.1
+"""mean over windows without speech from which on the no-speech token is used; tiny.en and base give it 0.7"""
 MAX_COST = 0.005
 """change of the WER on held-back speech that a strength may cost"""
 
@@ -72,6 +74,17 @@ class Judge:
         self.unsteered: dict[str, RawWindow] = self._remembered(
             "unsteered", lambda: {w.key: raw for w, raw in self._decode(windows, None, 0.0)}
         )
+
+    def no_speech_works(self) -> bool:
+        """Whether the unsteered model's no-speech token tells windows without speech from those with it.
+
+        It must get some probability where nobody speaks, and more than where somebody does.
+        """
+        silent, spoken = (
+            float(np.mean([self.unsteered[w.key]["no_speech_prob"] for w in windows])) if windows else 0.0
+            for windows in (self.other, self.speech)
+        )
+        return silent >= LEAST_NO_SPEECH_PROB and silent > spoken
 
     def point(self, pack: SteeringPack, alpha: float) -> AlphaPoint:
         """Figures of a pack at α."""

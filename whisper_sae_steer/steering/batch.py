@@ -62,6 +62,16 @@ class SteeredBatch(NamedTuple):
         """The windows of that verdict. Waits for the device."""
         return (self.verdict == verdict).nonzero()[:, 0].tolist()
 
+    def no_speech_prob(self, row: int, decoders: float) -> float:
+        """What results report of a window as no_speech_prob, if the decoder's own is ``decoders``.
+
+        Where nobody speaks and the edit is whole (α ≥ 1) it is 1: the edit ends the text, and may lower the
+        no-speech token's probability or, where a model never uses that token, leave it at 0. Any other window
+        keeps the decoder's, to the bit. Waits for the device.
+        """
+        is_whole = float(self.strength[row].amin()) >= 1
+        return 1.0 if is_whole and self.window(row).is_silence() else decoders
+
     def window(self, row: int = 0) -> SteeredWindow:
         """One of the windows."""
         return SteeredWindow(self.scores[row], self.verdict[row], self.cut, self.begins_at, self.content)

@@ -20,7 +20,9 @@ class Decoded(NamedTuple):
 
     sequences_ids: list[list[int]]
     no_speech_prob: float
-    scores: tuple[float, ...] = (0.0,)
+    scores: Sequence[float] = (0.0,)
+    sequences: Sequence[Sequence[str]] = ((),)
+    logits: Sequence[Sequence[StorageView]] = ()
 
 
 class SteeredStorage:
@@ -73,7 +75,7 @@ class SteeredEncoder:
         batch, rows = features.batch, [row for row in range(len(prompts)) if row not in results]
         silent = [row for row in batch.rows(Verdict.SILENCE) if row in rows]
         results |= self._generate(batch.frames, [r for r in rows if r not in silent], prompts, kwargs)
-        results |= self._generate_silent(batch.frames, silent, prompts, kwargs)
+        results |= self._generate_silent(batch, silent, prompts, kwargs)
         return [results[row] for row in range(len(prompts))]
 
     def align(self, features: EncoderOutput, *args: Any, **kwargs: Any) -> Any:
@@ -133,18 +135,22 @@ class SteeredEncoder:
         return self._tokenizer.decode([t for t in tokens if isinstance(t, int) and t < end_of_text])
 
     def _generate_silent(
-        self, features: StorageView, rows: Sequence[int], prompts: Any, kwargs: dict[str, Any]
+        self, batch: SteeredBatch, rows: Sequence[int], prompts: Any, kwargs: dict[str, Any]
     ) -> dict[int, Any]:
         """Where nobody speaks an empty transcript is right: without timestamps ``suppress_blank`` forbids it.
 
         A caller that doesn't ask for no_speech_prob has no rule of its own for it: Whisper's is applied.
         """
         options = {**kwargs, "suppress_blank": False, "return_no_speech_prob": True}
-        results = self._generate(features, rows, prompts, options)
-        if not kwargs.get("return_no_speech_prob"):
-            for row, result in results.items():
-                if SilenceRule().sounds_silent(result.no_speech_prob):
-                    results[row] = Decoded([[]], result.no_speech_prob)
+        results = self._generate(batch.frames, rows, prompts, options)
+        for row, result in results.items():
+            no_speech_prob = batch.no_speech_prob(row, result.no_speech_prob)
+            if not kwargs.get("return_no_speech_prob") and SilenceRule().sounds_silent(no_speech_prob):
+                results[row] = Decoded([[]], no_speech_prob)
+            else:
+                results[row] = Decoded(
+                    result.sequences_ids, no_speech_prob, result.scores, result.sequences, result.logits
+                )
         return results
 
     def _generate(

@@ -92,10 +92,14 @@ class Answer(NamedTuple):
         starts = range(len(before) - len(words) + 1)
         return len(words) >= ECHO_WORDS and any(before[i : i + len(words)] == words for i in starts)
 
-    def is_likely(self, stock_texts: Collection[str]) -> bool:
-        """By each of Whisper's own bounds, and no text that the model writes for any noise, once or again."""
+    def is_likely(self, stock_texts: Collection[str], no_speech_works: bool = True) -> bool:
+        """By each of Whisper's own bounds, and no text that the model writes for any noise, once or again.
+
+        A no-speech token that doesn't work isn't asked.
+        """
         rule = SilenceRule()
-        likely = rule.is_likely(self.avg_logprob) and not rule.sounds_silent(self.no_speech_prob)
+        sounds_silent = no_speech_works and rule.sounds_silent(self.no_speech_prob)
+        likely = rule.is_likely(self.avg_logprob) and not sounds_silent
         return likely and " ".join(_said_once(words_of(self.text))) not in stock_texts
 
 
@@ -112,7 +116,7 @@ def believes(window: SteeredWindow, answer: Answer, metadata: PackMetadata) -> b
         return False
     if window.scores.amax() >= levels.threshold:
         return answer.avg_logprob > LEAST_LOGPROB
-    return answer.is_likely(metadata.stock_texts)
+    return answer.is_likely(metadata.stock_texts, metadata.no_speech_works)
 
 
 def resolve_doubt(

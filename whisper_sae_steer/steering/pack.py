@@ -85,6 +85,8 @@ class PackMetadata:
     """weights of a segment's highest and mean score, and offset: logit of hallucination_risk"""
     stock_texts: tuple[str, ...] = ()
     """what the unsteered model often writes for noise; not believed where the gate is in doubt"""
+    no_speech_works: bool = True
+    """whether the model's no-speech token tells noise from speech; large-v3-turbo's is about 1e-10 always"""
     tap: str = "encoder_output"
     encoder_mark: str | None = None
     decoder_mark: str | None = None

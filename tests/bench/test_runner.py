@@ -400,3 +400,14 @@ def test_our_models_are_steered_by_the_alpha_of_the_row(tiny: Path, tmp_path: Pa
     assert results[0] == results[1]
     for segment in ours.transcribe(NOISE, 1.0, None).segments:
         assert 0 <= segment["speech_prob"] <= 1
+
+
+@pytest.mark.parametrize("name", ["faster", "openai"])
+def test_raw_figures_are_the_decoders_own(tiny: Path, name: str) -> None:
+    """The definitions are of the token's probability; where nobody speaks results report 1 instead."""
+    if name == "faster":
+        backend = FasterBackend(WhisperModel(str(tiny), "cpu", cpu_threads=1), "tiny.en", "float32")
+    else:
+        backend = OpenAIBackend(load_model(str(tiny), "cpu"), "tiny.en")
+    silence = np.zeros(3 * 16_000, np.float32)
+    assert 0.5 < backend.first_window(silence, 1.0, None)["no_speech_prob"] < 0.9999

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 import whisper
 from faster_whisper.audio import pad_or_trim
 from numpy.typing import NDArray
@@ -109,7 +110,13 @@ class OpenAIBackend:
             language=language if model.is_multilingual else "en",
             fp16=self.fp16,
         )
-        result = model.decode(window.to(model.device), options, **_steering(self.pack, alpha))
+        window = window.to(model.device, torch.float16 if self.fp16 else torch.float32)
+        steering: AbstractContextManager[Any] = nullcontext()
+        if _steering(self.pack, alpha):
+            steering = model.steering(alpha)
+        with torch.no_grad(), steering:  # encoded apart: of features the decoder's own figures are reported
+            features = model.embed_audio(window[None])[0]
+        result = model.decode(features, options)
         return RawWindow(
             text=result.text.strip(),
             no_speech_prob=round(result.no_speech_prob, 6),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from whisper.tokenizer import get_tokenizer
 
 from tests.support.hub_whisper import hub_whisper
-from tests.support.real_models import sample, truth, weights
+from tests.support.real_models import edit, sample, saved, truth, vector_pack, weights
 from whisper_sae_steer import attach, load_model
 from whisper_sae_steer.errors import AlphaError, AttachError, PackError
 from whisper_sae_steer.faster import WhisperModel
@@ -216,6 +216,31 @@ def test_what_cannot_be_attached_is_refused(tmp_path: Path):
     save_pack(pack._replace(probe=None), tmp_path / "old.safetensors")
     with pytest.raises(PackError):
         attach(plain_faster(), tmp_path / "old.safetensors")
+
+
+def test_a_pack_that_edits_inside_the_encoder(tmp_path: Path):
+    """torch models steer there, each library as the other; CTranslate2's say what to use."""
+    pack = vector_pack("tiny.en", tap="block.1")
+    path, mel = saved(pack, tmp_path), torch.from_numpy(ENCODER.mel(SPEECH))[None]
+    reference = load_torch(weights("tiny.en"))
+
+    def half_of_the_edit(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + 0.5 * torch.from_numpy(edit(pack))
+
+    with torch.no_grad():
+        plain = reference.encoder(mel)
+        reference.encoder.get_submodule("blocks.1").register_forward_hook(half_of_the_edit)
+        expected = reference.encoder(mel)
+        assert not torch.allclose(plain, expected, atol=0.1)
+        for model, encode in (
+            (load_torch(weights("tiny.en")), lambda m: m.encoder(mel)),
+            (hub_whisper("tiny.en"), lambda m: m.get_encoder()(mel).last_hidden_state),
+        ):
+            with attach(model, path, alpha=0.5):
+                torch.testing.assert_close(encode(model), expected, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(encode(model), plain, rtol=1e-3, atol=1e-3)
+    with pytest.raises(PackError, match=r"block\.1, which CTranslate2 doesn't give out; use a torch model"):
+        attach(plain_faster(), path)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_packs()))

@@ -28,7 +28,7 @@ from .models.taps import block_index, empty_mel
 from .models.transformers_names import encoder_state, is_transformers
 from .openai import SteeredWhisper
 from .steering.attached import AttachedSteerer, Stats
-from .steering.ctranslate import SteeredEncoder
+from .steering.ctranslate import SteeredEncoder, require_encoder_output
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, find_pack, known_packs, read_pack
 from .steering.transformers import BlankWhereSilent
@@ -191,6 +191,8 @@ def _attach_faster(model: faster_whisper.WhisperModel, pack: str | Path, alpha: 
     probe = frames.mean(axis=0)
 
     def fits(candidate: SteeringPack) -> bool:
+        if pack != "auto":  # a shipped one is passed over
+            require_encoder_output(candidate)
         theirs = candidate.probe
         if candidate.metadata.tap != "encoder_output" or theirs is None or len(theirs) != len(probe):
             return False

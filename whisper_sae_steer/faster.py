@@ -12,12 +12,18 @@ from faster_whisper import transcribe as fw
 
 from .audio.reading import load_audio
 from .audio.units import MEL_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME
-from .errors import AttachError, PackError
+from .errors import AttachError
 from .models.rules import SilenceRule
 from .models.weights import resolve
 from .steering.batch import Verdict, WindowTokens
 from .steering.calls import Call, CallOptions, active, current, shows_options_of, within
-from .steering.ctranslate import Decoded, EncoderOutput, SteeredEncoder, SteeredStorage
+from .steering.ctranslate import (
+    Decoded,
+    EncoderOutput,
+    SteeredEncoder,
+    SteeredStorage,
+    require_encoder_output,
+)
 from .steering.cuts import content_of, plan_window, protect_seek_from_word_times
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
@@ -59,11 +65,8 @@ class WhisperModel(faster_whisper.WhisperModel):
     ):
         weights = resolve(model_size_or_path, download_root, local_files_only)
         loaded = load_pack(pack, weights) if pack is not None else None
-        if loaded is not None and loaded.metadata.tap != "encoder_output":
-            raise PackError(
-                f"{loaded.path} edits {loaded.metadata.tap}, which CTranslate2 doesn't give out;"
-                " use whisper_sae_steer.load_model (torch), or an encoder_output pack"
-            )
+        if loaded is not None:
+            require_encoder_output(loaded)
         super().__init__(
             str(weights.ct2_dir), device, device_index, compute_type, cpu_threads, num_workers,
             **kwargs,

@@ -8,11 +8,22 @@ import torch
 from ctranslate2 import DataType, StorageView
 from tokenizers import Tokenizer
 
+from ..errors import PackError
 from ..models.rules import SilenceRule, average_logprob
 from .batch import SteeredBatch, Verdict
 from .calls import EXPLORED_WINDOWS, Call, current
 from .doubt import Answer, resolve_doubt
+from .pack import SteeringPack
 from .steerer import Steerer
+
+
+def require_encoder_output(pack: SteeringPack) -> None:
+    """PackError for a pack that edits inside the encoder."""
+    if pack.metadata.tap != "encoder_output":
+        raise PackError(
+            f"{pack.path} edits {pack.metadata.tap}, which CTranslate2 doesn't give out; use a torch model"
+            " (whisper_sae_steer.load_model, or --backend openai), or an encoder_output pack"
+        )
 
 
 class Decoded(NamedTuple):

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from whisper_sae_steer.analysis.hallucination.effects import (
     Reading,
     TapDecoder,
-    TapObjective,
     language_of,
     speech_effect,
 )
+from whisper_sae_steer.calibrate.attribution import SilenceObjective
 from whisper_sae_steer.calibrate.directions import EditEvidence, build_edit, spread
 from whisper_sae_steer.calibrate.gate import fit_gate, window_scores
 from whisper_sae_steer.calibrate.selection import sample_frames
@@ -120,7 +120,7 @@ def _split(args: argparse.Namespace, weights: Weights, tap: str, split: str) -> 
 
 def _evidence(sae: SAE, weights: Weights, tap: str, calib: Split) -> EditEvidence:
     windows = [*calib.other, *calib.speech]
-    return EditEvidence(sae, TapObjective(load_torch(weights), tap), sample_frames(sae, windows), windows)
+    return EditEvidence(sae, SilenceObjective(load_torch(weights), tap), sample_frames(sae, windows), windows)
 
 
 def _tap(at: At, evidence: EditEvidence, direction: Tensor) -> dict[str, Any]:

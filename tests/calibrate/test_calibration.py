@@ -10,14 +10,19 @@ import torch
 
 from tests.support.calibration_parts import clip, random_sae, write_noise, write_speech
 from tests.support.real_models import sample, weights
+from tests.support.small_saes import write_folder as write_ae
+from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import write_folder
 from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, measure, strength
 from whisper_sae_steer.calibrate.gate import NEW_FEATURES
 from whisper_sae_steer.calibrate.strength import MAX_COST
 from whisper_sae_steer.cli import main
-from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.errors import CalibrationError, PackError, SAEFormatError
+from whisper_sae_steer.export.fold import fold
+from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
+from whisper_sae_steer.openai import load_model
 from whisper_sae_steer.sae.autoencoder import SAE
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae, save_sae
@@ -28,13 +33,23 @@ from whisper_sae_steer.steering.pack import load_pack
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer strengths to decode at."""
-    monkeypatch.setattr(strength, "GRIDS", {"direction": (0.09, 0.18)})
+    monkeypatch.setattr(strength, "GRIDS", {"direction": (0.09, 0.18), "additive": (1.0,)})
     monkeypatch.setattr(measure, "ALPHAS", (0.0, 1.0))
 
 
 def run(out: Path, *more: object) -> int:
     fixed = ["calibrate", "--model", "tiny.en", "--threads", "1", "--synthetic", "0", "--out", str(out)]
     return main([*fixed, *map(str, more)])
+
+
+def write_audiosae(folder: Path, sae: SAE) -> Path:
+    """As AudioSAE's checkpoints: no threshold, k beside the weights."""
+    state = {
+        "encoder.weight": sae.W_enc.T.detach(), "encoder.bias": sae.b_enc.detach(),
+        "decoder.weight": sae.W_dec.T.detach(), "b_dec": sae.b_dec.detach(), "k": torch.tensor(50),
+    }  # fmt: skip
+    sizes: dict[str, object] = {"activation_dim": sae.config.d_in, "dict_size": sae.config.d_sae, "k": 50}
+    return write_ae(folder, state, sizes)
 
 
 def check_pack(path: Path) -> None:
@@ -44,7 +59,7 @@ def check_pack(path: Path) -> None:
     metrics = pack.metadata.metrics
     assert metrics["steered"]["no_speech_prob"] > metrics["unsteered"]["no_speech_prob"]
     assert metrics["steered"]["fpr_raw"] <= metrics["unsteered"]["fpr_raw"]
-    frames = WindowEncoder(weights("tiny.en"), threads=1)([sample("speech")])
+    frames = WindowEncoder(weights("tiny.en"), pack.metadata.tap, threads=1)([sample("speech")])
     edited = frames.clone()
     Operator(pack).apply_(edited, 1.0)
     assert torch.equal(edited, frames)  # speech keeps the gate shut
@@ -114,6 +129,39 @@ def test_noise_and_speech_give_a_pack_of_their_own(tmp_path: Path, capsys: pytes
     assert again.metadata == made.metadata
     torch.testing.assert_close(again.directions, made.directions)
     torch.testing.assert_close(again.gate, made.gate)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_pack_that_edits_inside_the_encoder(tmp_path: Path):
+    """By the SAE of a block, and by one that a hub repository like AudioSAE's holds, without thresholds."""
+    speech = write_speech(tmp_path / "speech", fitted=6, held=3)
+    noise = write_noise(tmp_path / "noise", fitted=4, held=2)
+    manifest = write_folder(tmp_path / "made", 6, seed=9, seconds=(2, 4))
+    out, recordings = tmp_path / "mine.safetensors", ("--nonspeech", noise, manifest, "--speech", speech)
+    assert run(out, *recordings, "--layer", 3) == 0
+    pack = load_pack(out, weights("tiny.en"))
+    assert pack.metadata.tap == "block.3"
+    assert pack.pooled is None
+    assert pack.metadata.data["built_on"] is None  # the shipped pack edits another tap
+    check_pack(out)
+    audio = next(synthetic.generate(1, seed=8, seconds=(3, 3))).audio
+    model = load_model("tiny.en", pack=out)
+    assert model.transcribe(audio, steer_alpha=0.0, no_speech_threshold=None)["text"].strip()
+    assert model.transcribe(audio, no_speech_threshold=None)["text"] == ""
+    assert run(out, *recordings, "--base", out, "--layer", 3) == 0  # built on itself
+    with pytest.raises(PackError, match="attach"):
+        fold(load_torch(weights("tiny.en")), pack)
+
+    repository = tmp_path / "Audio-SAE-Whisper-tiny"
+    for layer in (1, 2):
+        write_audiosae(repository / f"layer_{layer}", random_sae(384, 512))
+    published = ("--strategy", "additive", "--selection", "logistic")
+    assert run(out, *recordings, "--sae", repository, "--layer", 2, *published) == 0
+    pack = load_pack(out, weights("tiny.en"))
+    assert (pack.metadata.tap, pack.metadata.strategy) == ("block.1", "additive")
+    assert len(pack.gate.threshold.unique()) == 1
+    assert float(pack.gate.threshold[0]) > 0
 
 
 @pytest.mark.slow
@@ -194,10 +242,11 @@ def attempt(
     config: CalibrationConfig | None = None,
     nonspeech: Sequence[Clip] = (),
     base: str | None = "auto",
+    speech: Sequence[Clip] = (),
 ) -> None:
     model = weights("tiny.en")
     pack = load_pack(base, model) if base else None
-    calibrate(model, sae, nonspeech, [], config or CalibrationConfig(), tmp_path / "work", pack)
+    calibrate(model, sae, nonspeech, speech, config or CalibrationConfig(), tmp_path / "work", pack)
 
 
 @pytest.fixture(scope="module")
@@ -211,10 +260,25 @@ def test_sae_of_other_weights_is_refused(tmp_path: Path, sae: SAE):
     save_sae(other, tmp_path / "sae")
     with pytest.raises(CalibrationError, match=r"trained on other weights \(random\) than tiny\.en"):
         attempt(tmp_path, load_sae(tmp_path / "sae"))
-    block = random_sae()
-    block.config = replace(block.config, tap="block.2")
-    with pytest.raises(CalibrationError, match=r"the SAE reads block\.2"):
-        attempt(tmp_path, block)
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_sae_that_does_not_fit_the_model_is_refused(tmp_path: Path, sae: SAE):
+    def at(tap: str, d_in: int = 384) -> SAE:
+        made = random_sae(d_in)
+        made.config = replace(made.config, tap=tap)
+        return made
+
+    noise = [clip("noise/a")]
+    with pytest.raises(CalibrationError, match="doesn't say what it reads"):
+        attempt(tmp_path, at(""))
+    with pytest.raises(CalibrationError, match=r"to build on edits encoder_output, the SAE reads block\.2"):
+        attempt(tmp_path, at("block.2"), nonspeech=noise)
+    speech = [clip("speech/a", "speech")]
+    with pytest.raises(PackError, match=r"block\.4 does not exist: tiny\.en has blocks 0 to 3"):
+        attempt(tmp_path, at("block.4"), nonspeech=noise, speech=speech, base=None)
+    with pytest.raises(SAEFormatError, match=r"reads activations of width 512, not of shape \(384,\)"):
+        attempt(tmp_path, at("encoder_output", 512), nonspeech=noise, speech=speech, base=None)
     assert not (tmp_path / "work").exists()
 
 
@@ -236,4 +300,7 @@ def test_work_folder_of_other_weights_is_refused(tmp_path: Path, sae: SAE):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "fingerprint.txt").write_text("0" * 32)
     with pytest.raises(CalibrationError, match="holds windows of other weights"):
+        attempt(tmp_path, sae)
+    (tmp_path / "work" / "fingerprint.txt").write_text(f"{weights('tiny.en').fingerprint} block.3")
+    with pytest.raises(CalibrationError, match="or of another tap"):
         attempt(tmp_path, sae)

@@ -85,6 +85,16 @@ def test_gradient_agrees_with_finite_differences(objective: SilenceObjective):
         assert float(rise.sum()) / (2 * step) == pytest.approx(float((gradient * way).sum()), rel=0.02)
 
 
+def test_gradient_at_a_block_passes_through_the_blocks_behind_it():
+    model = small_whisper().float()
+    objective, at_output = SilenceObjective(model, "block.0"), SilenceObjective(model)
+    frames = random_frames(1, 1500, WIDTH).requires_grad_()
+    output = model.encoder.ln_post(list(model.encoder.blocks)[1](frames))
+    torch.testing.assert_close(objective(frames, ["en"]), at_output(output, ["en"]))
+    through = torch.autograd.grad(output, frames, at_output.gradient(output, ["en"]))[0]
+    torch.testing.assert_close(objective.gradient(frames, ["en"]), through, rtol=1e-4, atol=1e-7)
+
+
 def test_gradients_of_a_batch_are_those_of_its_windows(objective: SilenceObjective):
     frames = random_frames(2, 1500, WIDTH)
     together = objective.gradient(frames, ["en", "en"])

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.support.calibration_parts import random_sae, window
 from tests.support.real_models import sample, weights
 from tests.support.small_pack import small_pack
+from whisper_sae_steer.calibrate import selection
 from whisper_sae_steer.calibrate.gate import (
     FeatureGate,
     fit_gate,
@@ -35,11 +36,13 @@ from whisper_sae_steer.calibrate.selection import (
     sample_frames,
     strongest,
     take_features,
+    with_threshold,
 )
 from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.kernels import openness
 from whisper_sae_steer.models.taps import WindowEncoder
+from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.labels import label_segment
@@ -64,6 +67,26 @@ def sparse() -> tuple[Matrix, NDArray[np.bool_], FrameSample]:
 def floored(dense: Matrix) -> Matrix:
     deviation = dense.std(0)
     return np.maximum(deviation, 0.1 * deviation.max())
+
+
+def test_an_sae_without_threshold_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(selection, "THRESHOLD_FRAMES", 300)
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randn(1500, 16, generator=generator) for _ in range(12)]
+    windows = [
+        window(tmp_path, f"{i}", f, speech=slice(0, 99) if i % 2 else None) for i, f in enumerate(frames)
+    ]
+    jumprelu = random_sae()
+    assert with_threshold(jumprelu, windows) is jumprelu
+    stored = SAE(SAEConfig(16, 48, "batchtopk", k=5))
+    stored.load_state_dict({name: v for name, v in jumprelu.state_dict().items() if name != "threshold"})
+    found = with_threshold(stored, windows)
+    assert (stored.config.architecture, found.config.architecture) == ("batchtopk", "jumprelu")
+    fires = (found.encode(torch.cat(frames)) > 0).sum(-1).float().mean()
+    assert float(fires) == pytest.approx(5, rel=0.1)
+    assert len(found.threshold.unique()) == 1
+    with pytest.raises(CalibrationError, match="set the SAE's threshold by"):
+        with_threshold(stored, [])
 
 
 def test_logistic_is_at_the_minimum_of_its_loss(sparse: tuple[Matrix, NDArray[np.bool_], FrameSample]):

@@ -10,6 +10,7 @@ import ctranslate2
 import numpy as np
 import pytest
 import torch
+import whisper
 
 from tests.support.calibration_parts import clip, window
 from tests.support.real_models import OPEN, SHUT, sample, truth, vector_pack, weights
@@ -21,6 +22,7 @@ from whisper_sae_steer.calibrate.report import text_report, write_html
 from whisper_sae_steer.calibrate.strength import (
     GRIDS,
     MAX_COST,
+    NEW_TOKENS,
     SAFETY_FACTOR,
     AlphaPoint,
     Judge,
@@ -29,8 +31,10 @@ from whisper_sae_steer.calibrate.strength import (
 )
 from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
+from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.greedy import RawWindow, decode_windows
-from whisper_sae_steer.models.taps import WindowEncoder
+from whisper_sae_steer.models.taps import WindowEncoder, rest_of_encoder
+from whisper_sae_steer.openai import SteeredWhisper
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
@@ -125,6 +129,28 @@ def test_a_no_speech_token_works_if_it_tells_noise_from_speech(
 
 def test_a_real_no_speech_token_works(model: Any, windows: list[CalibrationWindow], tmp_path: Path):
     assert Judge(model, windows, tmp_path / "decoded.json").no_speech_works()
+
+
+def test_inside_the_encoder_the_judge_hears_what_torch_makes_of_the_edit(model: Any, tmp_path: Path):
+    """Steered by a hook and decoded by openai's library: the same texts and probabilities."""
+    torch_model = load_torch(weights("tiny.en"))
+    encoder = WindowEncoder(weights("tiny.en"), "block.1")
+    audio = [next(synthetic.generate(1, seed=3, seconds=(2, 3))).audio, sample("speech")]
+    windows = [window(tmp_path, f"{i}", frames) for i, frames in enumerate(encoder(audio))]
+    judge = Judge(model, windows, tmp_path / "decoded.json", rest_of_encoder(torch_model.encoder, "block.1"))
+    pack = vector_pack("tiny.en", tap="block.1")
+    steered = SteeredWhisper.wrap(torch_model, pack)
+    options = whisper.DecodingOptions(language="en", fp16=False, sample_len=NEW_TOKENS)
+    changed: list[bool] = []
+    for alpha in (0.0, 1.0):
+        mels = torch.stack([torch.from_numpy(encoder.mel(one)) for one in audio])
+        expected: Any = steered.decode(mels, options, steer_alpha=alpha)
+        for (one, raw), plain in zip(judge._decode(windows, pack, alpha), expected, strict=True):
+            assert raw["text"] == plain.text
+            assert raw["no_speech_prob"] == pytest.approx(plain.no_speech_prob, abs=1e-3)
+            assert raw["avg_logprob"] == pytest.approx(plain.avg_logprob, abs=1e-2)
+            changed.append(raw != judge.unsteered[one.key])
+    assert changed == [False, False, True, True]
 
 
 def test_without_speech_no_word_error_is_claimed(

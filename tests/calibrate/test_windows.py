@@ -295,6 +295,17 @@ def test_long_speech_has_no_reference(tmp_path: Path):
     assert windows[0].reference == ""
 
 
+def test_frames_beyond_float16_are_kept_whole(tmp_path: Path):
+    """Blocks of large models write more than 65,504 into single channels."""
+    (recipe,) = plan([], [], 1, 0)
+    frames = torch.randn(1, 1500, 4, generator=torch.Generator().manual_seed(0))
+    for largest, dtype in ((65_000.0, np.float16), (70_000.0, np.float32)):
+        frames[0, 7, 2] = -largest
+        (window,) = encode(lambda _: frames, [recipe], tmp_path / f"{largest}")  # type: ignore[arg-type]
+        assert np.load(window.path)["frames"].dtype == dtype
+        torch.testing.assert_close(window.frames(), frames[0], rtol=2**-11, atol=1e-7)
+
+
 def test_windows_hold_the_encoders_frames(tmp_path: Path):
     encoder = WindowEncoder(weights("tiny.en"), threads=1)
     (window,) = encode(encoder, plan([], [], 1, 0), tmp_path)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tests.support.real_models import sample, weights
+from tests.support.small_whisper import small_whisper
 from whisper_sae_steer.audio.units import WINDOW_FRAMES, WINDOW_SAMPLES
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.models.convert import load_torch
-from whisper_sae_steer.models.taps import WindowEncoder, block_index
+from whisper_sae_steer.models.taps import WindowEncoder, block_index, rest_of_encoder
 
 
 def test_block_index():
@@ -60,6 +61,19 @@ def test_block_is_the_residual_stream_before_ln_post():
     assert not torch.allclose(earlier, block, atol=0.1)
 
 
+def test_the_rest_of_the_encoder_leads_from_every_tap_to_its_output():
+    encoder = load_torch(weights("tiny.en")).encoder
+    seen = WindowEncoder(weights("tiny.en"), "all").at_all([sample("speech"), sample("gap")[:80_000]])
+    assert len(seen) == 5
+    for tap, frames in seen.items():
+        with torch.no_grad():
+            output = rest_of_encoder(encoder, tap)(frames)
+        torch.testing.assert_close(output, seen["encoder_output"], rtol=0, atol=1e-4)
+    assert rest_of_encoder(encoder, "encoder_output")(seen["block.0"]) is seen["block.0"]
+
+
 def test_block_that_does_not_exist():
     with pytest.raises(PackError, match=r"block\.4 does not exist: tiny\.en has blocks 0 to 3"):
         WindowEncoder(weights("tiny.en"), "block.4")
+    with pytest.raises(PackError, match=r"block\.2 does not exist: the encoder has blocks 0 to 1"):
+        rest_of_encoder(small_whisper().encoder, "block.2")

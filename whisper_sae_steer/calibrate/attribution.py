@@ -1,4 +1,4 @@
-"""What the decoder listens to: gradients of "nobody speaks" with respect to the encoder's frames.
+"""What the decoder listens to: gradients of "nobody speaks" with respect to the frames at a tap.
 
 The objective of a window is log p(no-speech at SOT) + log p(end of text after <|0.00|>) + log p(end of text
 after <|notimestamps|>): the events that make ``transcribe`` write nothing, with and without timestamps.
@@ -14,12 +14,16 @@ from torch import Tensor
 from whisper.model import Whisper
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 
+from ..models.taps import rest_of_encoder
+
 
 class SilenceObjective:
-    """log p(no-speech) + log p(end of text), see above, as a differentiable function of frames."""
+    """log p(no-speech) + log p(end of text), see above, as a differentiable function of frames at a tap."""
 
-    def __init__(self, model: Whisper, no_speech_works: bool = True):
+    def __init__(self, model: Whisper, tap: str = "encoder_output", no_speech_works: bool = True):
         self.model = model.eval().requires_grad_(False)
+        self.rest = rest_of_encoder(model.encoder, tap)
+        """what leads from the tap to the encoder's output"""
         self._no_speech_works = no_speech_works
         self._languages = list(LANGUAGES) if model.is_multilingual else ["en"]
 
@@ -33,7 +37,8 @@ class SilenceObjective:
         )
 
     def __call__(self, frames: Tensor, languages: Sequence[str]) -> Tensor:
-        """Frames [B, 1500, d] after ``ln_post``, a language for each → objective [B]."""
+        """Frames [B, 1500, d] at the tap, a language for each → objective [B]."""
+        frames = self.rest(frames)
         tokenizers = [self.tokenizer(language) for language in languages]
         prompts = [[*t.sot_sequence, t.timestamp_begin] for t in tokenizers]
         prompts += [[*t.sot_sequence, t.no_timestamps] for t in tokenizers]

@@ -1,6 +1,9 @@
 """A calibration, stage by stage. Windows and decoded texts are kept in a work folder, so that it can go on.
 
 windows → gate and its levels → promise → gate of exports → edit → strength → measured pack
+
+Frames are read and edited at the SAE's tap, and what the encoder still does after it is run on them before
+they are decoded. Only edits of ``encoder_output`` can be exported: other packs have no gate for that.
 """
 
 from collections import Counter
@@ -20,7 +23,7 @@ from ..audio.clips import Clip
 from ..errors import CalibrationError
 from ..files import write_text
 from ..models.convert import load_torch
-from ..models.taps import WindowEncoder
+from ..models.taps import WindowEncoder, rest_of_encoder
 from ..models.weights import Weights
 from ..sae.autoencoder import SAE
 from ..steering.pack import ExportGate, PackMetadata, SteeringPack
@@ -40,7 +43,7 @@ from .gate import (
 from .guarantee import keep_promise
 from .measure import CalibrationReport, feature_rows, judged_windows, measure
 from .risk import Calibrations, fit_calibrations
-from .selection import FrameSample, joined_samples, sample_frames
+from .selection import FrameSample, joined_samples, sample_frames, with_threshold
 from .strength import AlphaPoint, Judge, plain_model, with_unit
 from .windows import FOLDS, HELD_BACK, CalibrationWindow, encode, plan, words_in_noise
 
@@ -57,9 +60,7 @@ class EncodedRecordings(NamedTuple):
 
     windows: Sequence[CalibrationWindow]
     words_in_noise: Sequence[CalibrationWindow]
-    """for the gate of exports only"""
-    probe: torch.Tensor
-    """[d] mean frame of an empty window"""
+    """for the gate of exports only; none at other taps than ``encoder_output``"""
 
     def fold(self, number: int) -> list[CalibrationWindow]:
         return [w for w in self.windows if w.fold == number]
@@ -123,22 +124,29 @@ def calibrate(
     nothing can be said about word errors. Raises CalibrationError before work starts where it can.
     """
     _check(weights, sae, nonspeech, speech, config, base)
-    _claim(work, weights)
-    recordings = encode_recordings(WindowEncoder(weights, sae.config.tap), nonspeech, speech, config, work)
+    encoder = WindowEncoder(weights, sae.config.tap)
+    probe = encoder.probe()
+    sae.preactivations(probe)  # refuses another width before anything is encoded
+    _claim(work, weights, sae.config.tap)
+    recordings = encode_recordings(encoder, nonspeech, speech, config, work)
+    sae = with_threshold(sae, recordings.fitted, config.seed)
     samples = sample_folds(sae, recordings, config.seed)
     metadata = _metadata(weights, sae, config)
     gate = calibrate_gate(sae, samples, recordings, config.seed, base)
     model = load_torch(weights)
-    export_gate = calibrate_export_gate(model, recordings, config.seed, base)
+    tap = sae.config.tap
+    at_output = tap == "encoder_output"
+    export_gate = calibrate_export_gate(model, recordings, config.seed, base) if at_output else None
     judged = judged_windows(recordings.held_back)
     # weights with the same encoder may share the folder, but not the texts
-    judge = Judge(plain_model(str(weights.ct2_dir)), judged, work / f"decoded-{weights.sha256[:12]}.json")
+    decoded = work / f"decoded-{weights.sha256[:12]}.json"
+    judge = Judge(plain_model(str(weights.ct2_dir)), judged, decoded, rest_of_encoder(model.encoder, tap))
     metadata = replace(metadata, no_speech_works=judge.no_speech_works())
     tqdm.write("selecting features")
-    objective = SilenceObjective(model, metadata.no_speech_works)
+    objective = SilenceObjective(model, tap, metadata.no_speech_works)
     evidence = EditEvidence(sae, objective, _without(samples, HELD_BACK), recordings.fitted)
     chosen = choose_edit(evidence, config, base)
-    pack = _assembled(metadata, gate, chosen.edit, recordings.probe, export_gate)
+    pack = _assembled(metadata, gate, chosen.edit, probe, export_gate)
     tqdm.write("searching the strength")
     strength = find_strength(judge, pack, chosen.least_unit)
     measured = measure(judge, strength.pack, recordings.windows, gate.report, base)
@@ -158,10 +166,10 @@ def encode_recordings(
     work: Path,
 ) -> EncodedRecordings:
     """Encode what ``work`` doesn't hold yet."""
+    at_output = encoder.taps == ("encoder_output",)
     return EncodedRecordings(
         encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work),
-        encode(encoder, words_in_noise(nonspeech, speech, config.seed), work),
-        encoder.probe(),
+        encode(encoder, words_in_noise(nonspeech, speech, config.seed), work) if at_output else [],
     )
 
 
@@ -305,10 +313,15 @@ def _check(
             f"the SAE was trained on other weights ({sae.config.model}) than {weights.name};"
             " train one with `whisper-sae-steer train`"
         )
-    if sae.config.tap != "encoder_output":
+    if not sae.config.tap:
         raise CalibrationError(
-            f"the SAE reads {sae.config.tap or 'an unknown tap'}, but what is edited and decoded here is the"
-            " encoder_output; train one with `whisper-sae-steer train`"
+            "the SAE doesn't say what it reads; load it with load_sae(PATH, tap='block.N') and save it with"
+            " save_sae"
+        )
+    if base is not None and base.metadata.tap != sae.config.tap:
+        raise CalibrationError(
+            f"the pack to build on edits {base.metadata.tap}, the SAE reads {sae.config.tap};"
+            " give one that reads the same as --sae, or --base none"
         )
     if not nonspeech and not config.synthetic:
         raise CalibrationError("no audio without speech: give --nonspeech, or --synthetic > 0")
@@ -321,11 +334,15 @@ def _check(
         raise CalibrationError("a gate needs --speech recordings, or a pack to build on (--base)")
 
 
-def _claim(work: Path, weights: Weights) -> None:
-    """Mark the work folder as that of these weights, or refuse it if it is another's."""
+def _claim(work: Path, weights: Weights, tap: str) -> None:
+    """Mark the work folder as that of these weights and this tap, or refuse it if it is another's."""
     work.mkdir(parents=True, exist_ok=True)
     mark = work / "fingerprint.txt"
+    # folders from before there were other taps hold the fingerprint alone
+    owner = weights.fingerprint if tap == "encoder_output" else f"{weights.fingerprint} {tap}"
     if not mark.exists():
-        write_text(mark, weights.fingerprint)
-    elif mark.read_text() != weights.fingerprint:
-        raise CalibrationError(f"{work} holds windows of other weights; give another --work, or delete it")
+        write_text(mark, owner)
+    elif mark.read_text() != owner:
+        raise CalibrationError(
+            f"{work} holds windows of other weights or of another tap; give another --work, or delete it"
+        )

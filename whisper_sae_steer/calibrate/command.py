@@ -11,8 +11,10 @@ from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.weights import Weights, resolve
+from ..sae.autoencoder import SAE
 from ..sae.find import find_sae
 from ..sae.formats import load_sae
+from ..sae.pretrained import from_pretrained
 from ..steering.pack import SteeringPack, fitting_pack, load_pack, save_pack
 from .calibration import calibrate
 from .config import CalibrationConfig
@@ -30,8 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, required=True, help="the pack, a .safetensors file; reports beside it")
     add("--base", default="auto", metavar="PACK",
-        help="pack to build on; auto: the shipped one, if there is; none: only these recordings")  # fmt: skip
-    add("--sae", default="auto", help="folder of the SAE; auto: the one for this model")
+        help="pack to build on; auto: the shipped one, if it edits what the SAE reads; none: only these"
+        " recordings")  # fmt: skip
+    add("--sae", default="auto", metavar="DIR",
+        help="SAE: a folder, or owner/name on the hub; auto: the one for this model")  # fmt: skip
+    add("--layer", type=_layer, metavar="N",
+        help="which of several SAEs, as their folders count blocks: AudioSAE's from 1, saes/ from 0;"
+        " packs inside the encoder need the torch back end")  # fmt: skip
     add_fields(parser, CalibrationConfig)
     add_threads(parser)
     add(
@@ -49,10 +56,11 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)
     nonspeech, speech = read_both_kinds(args)
-    sae = load_sae(find_sae(args.sae, weights))
+    sae = _sae(args.sae, args.layer, weights)
     config = from_fields(args, CalibrationConfig)
     work = args.work or args.out.with_suffix(".work")
-    result = calibrate(weights, sae, nonspeech, speech, config, work, _base(args.base, weights))
+    base = _base(args.base, weights, sae.config.tap)
+    result = calibrate(weights, sae, nonspeech, speech, config, work, base)
     save_pack(result.pack, args.out)
     write_html(result.report, args.out.with_suffix(".html"))
     print(text_report(result.report))
@@ -61,8 +69,23 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _base(source: str, weights: Weights) -> SteeringPack | None:
+def _layer(text: str) -> int | str:
+    """A layer's number, or the name of its folder."""
+    return int(text) if text.isdecimal() else text
+
+
+def _sae(source: str, layer: int | str | None, weights: Weights) -> SAE:
+    if source == "auto":
+        tap = "encoder_output" if layer is None else f"block.{layer}"
+        return load_sae(find_sae(source, weights, tap))
+    if layer is None and Path(source).exists():
+        return load_sae(source)
+    return from_pretrained(source, layer)
+
+
+def _base(source: str, weights: Weights, tap: str) -> SteeringPack | None:
     named = pack_named(source)
     if named is None or (named == "auto" and fitting_pack(weights) is None):
         return None
-    return load_pack(named, weights)
+    base = load_pack(named, weights)
+    return None if named == "auto" and base.metadata.tap != tap else base

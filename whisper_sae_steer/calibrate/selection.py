@@ -5,6 +5,7 @@ tell non-speech from speech. Attribution asks which features the decoder acts on
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
 from ..errors import CalibrationError
-from ..sae.autoencoder import SAE
+from ..sae.autoencoder import SAE, calibrate_threshold
 from ..steering.pack import Features
 from .attribution import SilenceObjective
 from .windows import CalibrationWindow
@@ -29,6 +30,8 @@ OTHER_FRAMES = 40
 PADDING_FRAMES = 6
 RIDGE_C = 0.05
 """inverse strength of the ridge, as scikit-learn's C"""
+THRESHOLD_FRAMES = 8192
+"""that a missing threshold is calibrated on: their features are held in memory at once"""
 
 
 class FrameSample(NamedTuple):
@@ -45,6 +48,24 @@ class LinearModel(NamedTuple):
 
     weight: NDArray[np.float64]
     bias: float
+
+
+def with_threshold(sae: SAE, windows: Sequence[CalibrationWindow], seed: int = 0) -> SAE:
+    """The SAE itself, or if it has no threshold, as AudioSAE's, a copy with one.
+
+    The threshold keeps k features a frame on average over frames of the windows, chosen as those that
+    features are selected on. SAEFormatError if the SAE doesn't say its k, CalibrationError without frames.
+    """
+    if sae.config.architecture == "jumprelu":
+        return sae
+    blocks = [frames for frames, _ in labelled_frames(windows, seed)]
+    if not blocks:
+        raise CalibrationError("no recording is left to set the SAE's threshold by; give more")
+    frames = torch.cat(blocks)
+    chosen = _some(np.random.default_rng(seed), np.arange(len(frames)), THRESHOLD_FRAMES)
+    sae = deepcopy(sae)
+    calibrate_threshold(sae, frames[torch.from_numpy(chosen)])
+    return sae
 
 
 @torch.no_grad()

@@ -12,10 +12,12 @@ import faster_whisper
 import numpy as np
 import torch
 from ctranslate2 import StorageView
+from torch.nn import Module
 
 from ..errors import CalibrationError
 from ..files import write_text
 from ..models.greedy import RawWindow, decode_windows
+from ..models.taps import NOTHING
 from ..reports import metrics
 from ..steering.operator import Operator
 from ..steering.pack import SteeringPack, pack_digest
@@ -59,11 +61,15 @@ class AlphaPoint(NamedTuple):
 class Judge:
     """Decodes held-back windows at any pack and α.
 
-    What was decoded once is kept in the file ``memory``, so a search that was stopped goes on.
+    What was decoded once is kept in the file ``memory``, so a search that was stopped goes on. ``rest``
+    leads from the windows' tap to the encoder's output, which is decoded.
     """
 
-    def __init__(self, model: Any, windows: Sequence[CalibrationWindow], memory: Path):
+    def __init__(
+        self, model: Any, windows: Sequence[CalibrationWindow], memory: Path, rest: Module = NOTHING
+    ):
         self.model = model
+        self._rest = rest
         self._memory = memory
         self._known: dict[str, Any] = json.loads(memory.read_text()) if memory.exists() else {}
         self._windows_key = hashlib.sha256("\n".join(w.key for w in windows).encode()).hexdigest()
@@ -141,6 +147,7 @@ class Judge:
         low = scores.amin() if pack.metadata.gate == "frame" else scores.amax()
         return float(low) < pack.metadata.levels.threshold
 
+    @torch.no_grad()
     def _decode(
         self, windows: Sequence[CalibrationWindow], pack: SteeringPack | None, alpha: float
     ) -> list[tuple[CalibrationWindow, RawWindow]]:
@@ -151,7 +158,7 @@ class Judge:
             frames = torch.stack([w.frames() for w in batch])
             if steering is not None:
                 steering.apply_(frames, alpha)
-            encoded = StorageView.from_array(np.ascontiguousarray(frames.numpy()))
+            encoded = StorageView.from_array(np.ascontiguousarray(self._rest(frames).numpy()))
             # speech is decoded to its end, or its word errors would be cut short
             limit = 224 if any(w.is_speech for w in batch) else NEW_TOKENS
             raws = decode_windows(self.model, encoded, [w.language for w in batch], limit)

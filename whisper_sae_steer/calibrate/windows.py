@@ -171,7 +171,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path
             with write_atomically(path) as temporary:
                 np.savez(
                     temporary,
-                    frames=encoder([audio])[0].half().numpy(),
+                    frames=_stored(encoder([audio])[0]),
                     content=max(1, content_frames(len(audio))),
                     speech=_speech_frames(vad, clean) if clean is not None else np.zeros(WINDOW_FRAMES, bool),
                 )
@@ -190,6 +190,12 @@ def encode(encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path
             )
         )
     return windows
+
+
+def _stored(frames: Tensor) -> NDArray[np.float16] | NDArray[np.float32]:
+    """In half the space, but where blocks of large models write more than float16 holds (65,504)."""
+    half = frames.half()
+    return (half if half.isfinite().all() else frames).numpy()
 
 
 def _starts(clip: Clip) -> Iterator[int]:

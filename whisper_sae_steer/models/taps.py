@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import ctranslate2
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Identity, Module, Sequential
+from whisper.model import AudioEncoder
 
 from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME, WINDOW_FRAMES
 from ..errors import PackError
@@ -27,6 +28,29 @@ def block_index(tap: str) -> int | None:
     if match is None:
         raise PackError(f"unknown tap {tap!r}: use 'encoder_output' or 'block.N'")
     return int(match[1])
+
+
+def require_block(tap: str, blocks: int, name: str) -> None:
+    """PackError if a tap lies behind the last of so many blocks of ``name``."""
+    if (block_index(tap) or 0) >= blocks:
+        raise PackError(f"tap {tap} does not exist: {name} has blocks 0 to {blocks - 1}")
+
+
+NOTHING = Identity()
+"""what is left to run after ``encoder_output``"""
+
+
+def rest_of_encoder(encoder: AudioEncoder, tap: str) -> Module:
+    """What an encoder still does after a tap: [B, 1500, d] there → encoder output [B, 1500, d].
+
+    Its modules are the encoder's own, so what it returns for the activations at the tap is what the encoder
+    returns, and gradients pass through it. PackError for a tap that doesn't exist.
+    """
+    block, blocks = block_index(tap), list(encoder.blocks)
+    if block is None:
+        return NOTHING
+    require_block(tap, len(blocks), "the encoder")
+    return Sequential(*cast(list[Module], blocks)[block + 1 :], encoder.ln_post)
 
 
 class WindowEncoder:
@@ -51,8 +75,7 @@ class WindowEncoder:
             if self.taps == ("all",):
                 self.taps = (*(f"block.{i}" for i in range(layers)), "encoder_output")
             for tap in self.taps:
-                if (block_index(tap) or 0) >= layers:
-                    raise PackError(f"tap {tap} does not exist: {weights.name} has blocks 0 to {layers - 1}")
+                require_block(tap, layers, weights.name)
             self._torch = model.encoder.to(self.device)
             n_mels = model.dims.n_mels
         self._n_mels = n_mels

@@ -12,14 +12,11 @@ import numpy as np
 import torch
 from ctranslate2 import StorageView
 from torch import Tensor
-from whisper.model import Whisper
 
 from ...calibrate.attribution import SilenceObjective
 from ...calibrate.windows import CalibrationWindow
-from ...errors import AnalysisError
 from ...models.convert import load_torch
 from ...models.greedy import decode_windows
-from ...models.taps import block_index
 from ...models.weights import Weights
 from ...reports.metrics import has_text, normalise, word_errors
 from ...sae.autoencoder import SAE
@@ -68,32 +65,11 @@ class SpeechEffect(NamedTuple):
     """in the text before"""
 
 
-class TapObjective(SilenceObjective):
-    """:class:`SilenceObjective` as a function of frames at a tap: ``encoder_output`` or ``block.N``."""
-
-    def __init__(self, model: Whisper, tap: str):
-        super().__init__(model)
-        block = block_index(tap)
-        blocks = list(model.encoder.blocks)
-        if block is not None and block >= len(blocks):
-            raise AnalysisError(f"the SAE reads {tap}, but the model has blocks 0 to {len(blocks) - 1}")
-        self._rest = [] if block is None else [*blocks[block + 1 :], model.encoder.ln_post]
-
-    def finish(self, frames: Tensor) -> Tensor:
-        """Frames at the tap [B, 1500, d] → encoder output."""
-        for module in self._rest:
-            frames = module(frames)
-        return frames
-
-    def __call__(self, frames: Tensor, languages: Sequence[str]) -> Tensor:
-        return super().__call__(self.finish(frames), languages)
-
-
 class TapDecoder:
     """Whisper from a tap on, float32 on the CPU: probabilities in PyTorch, texts in CTranslate2."""
 
     def __init__(self, weights: Weights, tap: str, threads: int = 0):
-        self.objective = TapObjective(load_torch(weights), tap)
+        self.objective = SilenceObjective(load_torch(weights), tap)
         self._greedy = faster_whisper.WhisperModel(
             str(weights.ct2_dir), device="cpu", compute_type="float32", cpu_threads=threads
         )
@@ -103,7 +79,7 @@ class TapDecoder:
         """Frames at the tap [B, 1500, d], a language for each → readings."""
         readings: list[Reading] = []
         for start in range(0, len(frames), AT_ONCE):
-            output = self.objective.finish(frames[start : start + AT_ONCE])
+            output = self.objective.rest(frames[start : start + AT_ONCE])
             readings += self._read(output, languages[start : start + AT_ONCE])
         return readings
 

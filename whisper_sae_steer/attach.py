@@ -244,7 +244,7 @@ def _find(source: str | Path, fits: Callable[[SteeringPack], bool]) -> SteeringP
         raise PackError(
             f"{source} was calibrated for other weights ({pack.metadata.model}) than this model's"
         )
-    for path in known_packs().values():
+    for path in known_packs():
         if fits(pack := read_pack(path)):
             return pack
     raise PackError(

@@ -307,8 +307,9 @@ def _check(
     config: CalibrationConfig,
     base: SteeringPack | None,
 ) -> None:
-    trained_on = sae.config.metadata.get("fingerprint")
-    if trained_on is not None and trained_on != weights.fingerprint:
+    trained_on = (sae.config.metadata.get(name) for name in ("fingerprint", "encoder_mark"))
+    ours = (weights.fingerprint, weights.encoder_mark)
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(trained_on, ours, strict=True)):
         raise CalibrationError(
             f"the SAE was trained on other weights ({sae.config.model}) than {weights.name};"
             " train one with `whisper-sae-steer train`"
@@ -338,8 +339,7 @@ def _claim(work: Path, weights: Weights, tap: str) -> None:
     """Mark the work folder as that of these weights and this tap, or refuse it if it is another's."""
     work.mkdir(parents=True, exist_ok=True)
     mark = work / "fingerprint.txt"
-    # folders from before there were other taps hold the fingerprint alone
-    owner = weights.fingerprint if tap == "encoder_output" else f"{weights.fingerprint} {tap}"
+    owner = f"{weights.encoder_mark or weights.fingerprint} {tap}"
     if not mark.exists():
         write_text(mark, owner)
     elif mark.read_text() != owner:

@@ -48,7 +48,7 @@ def trained(weights: Weights, clips: list[Clip], work: Path, device: torch.devic
     encoder = WhisperFrames(weights, [TAP], device)
     source = build_store(encoder, clips, work / "frames", STREAM, RECIPE)
     (one,) = train(source, OPTIONS, work / "training", device=device)
-    folder = cache_dir() / "saes" / f"{weights.name}-{weights.fingerprint[:8]}" / TAP
+    folder = cache_dir() / "saes" / f"{weights.name}-{weights.sha256[:8]}" / TAP
     save_trained(one, source, folder)
     return ChosenSAE(load_sae(folder), folder)
 

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     weights = resolve(args.model)
     recordings = _recordings(args)
     device = torch.device(args.device)
-    work = args.work or cache_dir() / "make-pack" / f"{weights.name}-{weights.fingerprint[:8]}"
+    work = args.work or cache_dir() / "make-pack" / f"{weights.name}-{weights.sha256[:8]}"
     chosen = None if args.sae == "new" else autoencoder.existing(args.sae, weights)
     print(
         f"{weights.name} ({weights.source}): {len(recordings.nonspeech)} recordings without speech,"

@@ -12,7 +12,7 @@ def install(pack: Path, report: Path, weights: Weights) -> Path:
     """Copy a pack and its report into the cache and return the pack's place; both are whole or absent."""
     folder = installed_packs_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"{weights.name}-{weights.fingerprint[:8]}.safetensors"
+    place = folder / f"{weights.name}-{weights.sha256[:8]}.safetensors"
     for source, target in ((report, place.with_suffix(".html")), (pack, place)):
         with write_atomically(target) as temporary:
             shutil.copyfile(source, temporary)

@@ -96,11 +96,8 @@ def source_key(
 ) -> str:
     """Hash of what frames are made of: weights, taps, recordings (by name and size) and options."""
     digest = hashlib.sha256()
-    digest.update(
-        json.dumps(
-            [encoder.encoder_mark or encoder.fingerprint, encoder.taps, asdict(stream), asdict(recipe)]
-        ).encode()
-    )
+    weights = [encoder.fingerprint, encoder.encoder_mark]
+    digest.update(json.dumps([*weights, encoder.taps, asdict(stream), asdict(recipe)]).encode())
     for clip in clips:
         size = clip.path.stat().st_size if clip.path.exists() else 0
         digest.update(f"\n{clip.key}\t{clip.kind}\t{clip.group}\t{size}".encode())

@@ -142,12 +142,10 @@ def calibrate(
     decoded = work / f"decoded-{weights.sha256[:12]}.json"
     judge = Judge(plain_model(str(weights.ct2_dir)), judged, decoded, rest_of_encoder(model.encoder, tap))
     metadata = replace(metadata, no_speech_works=judge.no_speech_works())
-    tqdm.write("selecting features")
     objective = SilenceObjective(model, tap, metadata.no_speech_works)
     evidence = EditEvidence(sae, objective, _without(samples, HELD_BACK), recordings.fitted)
     chosen = choose_edit(evidence, config, base)
     pack = _assembled(metadata, gate, chosen.edit, probe, export_gate)
-    tqdm.write("searching the strength")
     strength = find_strength(judge, pack, chosen.least_unit)
     measured = measure(judge, strength.pack, recordings.windows, gate.report, base)
     report = CalibrationReport(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.utils.class_weight import compute_sample_weight
+from tqdm import tqdm
 
 from ..kernels import smooth
 from ..steering.pack import Features
@@ -64,7 +65,8 @@ def _candidates(
     """Smoothed features of each window's CANDIDATES highest-scored frames: [N, CANDIDATES, F]."""
     weight = torch.from_numpy(model.weight).float()
     found = np.empty((len(windows), CANDIDATES, len(weight)), np.float32)
-    for row, window in zip(found, windows, strict=True):
+    pairs = zip(found, windows, strict=True)
+    for row, window in tqdm(pairs, "fit the gate", len(windows), unit="window", leave=False):
         # features are smoothed rather than scores, which is the same: a score is a sum of them
         smoothed = smooth(features.activations(window.frames()).T, smoothing).T
         row[:] = smoothed[(smoothed @ weight).topk(CANDIDATES).indices].numpy()

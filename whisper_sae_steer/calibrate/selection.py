@@ -17,6 +17,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
+from tqdm import tqdm
 
 from ..errors import CalibrationError
 from ..sae.autoencoder import SAE, calibrate_threshold
@@ -169,7 +170,8 @@ def attribution_importance(
     """Σ over frames of −a_f · ∂objective/∂a_f: how much each feature speaks against silence, [F]."""
     total = torch.zeros(sae.config.d_sae)
     languages = objective.languages(len(windows))
-    for window, language in zip(windows, languages, strict=True):
+    pairs = zip(windows, languages, strict=True)
+    for window, language in tqdm(pairs, "select features", len(windows), unit="window"):
         frames = window.frames()
         gradient = objective.gradient(frames[None], [language])[0]
         with torch.no_grad():

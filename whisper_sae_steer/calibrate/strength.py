@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from ctranslate2 import StorageView
 from torch.nn import Module
+from tqdm import tqdm
 
 from ..errors import CalibrationError
 from ..files import write_text
@@ -24,6 +25,7 @@ from ..steering.pack import SteeringPack, pack_digest
 from .windows import CalibrationWindow
 
 BATCH = 8
+BAR_AFTER_SECONDS = 3
 NEW_TOKENS = 64
 """enough to see whether there is text; loops needn't be waited for"""
 GRIDS = {
@@ -127,7 +129,10 @@ class Judge:
         """
         strategy = pack.metadata.strategy
         scale = norm if strategy == "direction" else 1.0
-        tried = [(unit * scale, self.point(with_unit(pack, unit * scale), 1.0)) for unit in GRIDS[strategy]]
+        tried = [
+            (unit * scale, self.point(with_unit(pack, unit * scale), 1.0))
+            for unit in tqdm(GRIDS[strategy], "search the strength")
+        ]
         cheap = [(unit, point) for unit, point in tried if (point.wer_change or 0.0) <= MAX_COST]
         lowest = min((point.fpr_raw for _, point in cheap), default=0.0)
         unit = next((u for u, point in cheap if point.fpr_raw <= lowest + TOLERANCE), tried[0][0])
@@ -153,7 +158,8 @@ class Judge:
     ) -> list[tuple[CalibrationWindow, RawWindow]]:
         steering = Operator(pack) if pack else None
         decoded: list[tuple[CalibrationWindow, RawWindow]] = []
-        for start in range(0, len(windows), BATCH):
+        starts = range(0, len(windows), BATCH)
+        for start in tqdm(starts, "decode", unit="batch", leave=False, delay=BAR_AFTER_SECONDS):
             batch = windows[start : start + BATCH]
             frames = torch.stack([w.frames() for w in batch])
             if steering is not None:

@@ -50,9 +50,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("measured")
 def test_outcomes(tmp_path: Path):
     recordings = Recordings([BARK, RAIN, BROKEN], [WORD, SENTENCE, MUTE])
-    found = judge("any", tmp_path / "pack", recordings, tmp_path, "int8", "cpu", 1)
+    found = judge("any", tmp_path / "pack", recordings, tmp_path, "int8", "cpu", 1, "faster")
     assert (found.sounds, found.utterances) == (2, 3)
-    before, vad, ours = (found.outcomes[name] for name in ("faster", "vad-0.5", "ours"))
+    before, vad, ours = (found.outcomes[name] for name in ("unsteered", "vad", "ours"))
     assert [(o.texts.k, o.texts.n) for o in (before, vad, ours)] == [(2, 2), (1, 2), (1, 2)]
     assert [(o.lost.k, o.lost.n) for o in (before, vad, ours)] == [(0, 2), (1, 2), (1, 2)]
     assert [(o.short_lost.k, o.short_lost.n) for o in (before, vad, ours)] == [(0, 1), (1, 1), (1, 1)]

@@ -260,6 +260,9 @@ def test_an_installed_pack_comes_before_a_shipped_one(tmp_path: Path, monkeypatc
     monkeypatch.setattr(packs, "shipped_packs", lambda: shipped)
     for mark, path in (("l", shipped["large"]), ("n", installed[1])):
         assert load_pack("auto", marked("e" * 32, mark)).path == path
+    inside = packs.installed_packs_folder() / "inside.safetensors"
+    save_pack(small_pack(encoder_mark="e" * 32, decoder_mark="n", tap="block.1"), inside)
+    assert load_pack("auto", marked("e" * 32, "n")).path == installed[1]  # every back end takes that one
     installed[2].write_bytes(b"cut off")
     with pytest.raises(PackError, match=r"other\.safetensors is damaged; delete it"):
         load_pack("auto", marked("e" * 32, "l"))

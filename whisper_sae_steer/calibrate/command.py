@@ -6,15 +6,13 @@ from pathlib import Path
 
 import torch
 
-from ..commands.common import add_model, add_threads, pack_named
+from ..commands.common import add_model, add_sae, add_threads, pack_named
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.weights import Weights, resolve
-from ..sae.autoencoder import SAE
-from ..sae.find import find_sae
+from ..sae.find import locate_sae
 from ..sae.formats import load_sae
-from ..sae.pretrained import from_pretrained
 from ..steering.pack import SteeringPack, fitting_pack, load_pack, save_pack
 from .calibration import calibrate
 from .config import CalibrationConfig
@@ -34,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--base", default="auto", metavar="PACK",
         help="pack to build on; auto: the shipped one, if it edits what the SAE reads; none: only these"
         " recordings")  # fmt: skip
-    add("--sae", default="auto", metavar="DIR",
-        help="SAE: a folder, or owner/name on the hub; auto: the one for this model")  # fmt: skip
-    add("--layer", type=_layer, metavar="N",
-        help="which of several SAEs, as their folders count blocks: AudioSAE's from 1, saes/ from 0;"
-        " packs inside the encoder need the torch back end")  # fmt: skip
+    add_sae(parser, "auto: the best one for this model")
     add_fields(parser, CalibrationConfig)
     add_threads(parser)
     add(
@@ -56,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     weights = resolve(args.model)
     nonspeech, speech = read_both_kinds(args)
-    sae = _sae(args.sae, args.layer, weights)
+    sae = load_sae(locate_sae(args.sae, args.layer, weights))
     config = from_fields(args, CalibrationConfig)
     work = args.work or args.out.with_suffix(".work")
     base = _base(args.base, weights, sae.config.tap)
@@ -67,20 +61,6 @@ def main(args: argparse.Namespace) -> int:
     if args.work is None:
         shutil.rmtree(work)
     return 0
-
-
-def _layer(text: str) -> int | str:
-    """A layer's number, or the name of its folder."""
-    return int(text) if text.isdecimal() else text
-
-
-def _sae(source: str, layer: int | str | None, weights: Weights) -> SAE:
-    if source == "auto":
-        tap = "encoder_output" if layer is None else f"block.{layer}"
-        return load_sae(find_sae(source, weights, tap))
-    if layer is None and Path(source).exists():
-        return load_sae(source)
-    return from_pretrained(source, layer)
 
 
 def _base(source: str, weights: Weights, tap: str) -> SteeringPack | None:

@@ -24,6 +24,20 @@ def pack_named(word: str) -> str | None:
     return None if word == "none" else word
 
 
+def add_sae(parser: Parser, auto: str) -> None:
+    """``--sae`` and ``--layer``: which sparse autoencoder; ``auto`` says what that word stands for."""
+    add = parser.add_argument
+    add("--sae", default="auto", metavar="DIR", help=f"SAE: a folder, or owner/name on the hub; {auto}")
+    add("--layer", type=_layer, metavar="N",
+        help="which of several SAEs, as their folders count blocks: AudioSAE's from 1, saes/ from 0;"
+        " packs inside the encoder need the torch back end")  # fmt: skip
+
+
+def _layer(text: str) -> int | str:
+    """A layer's number, or the name of its folder."""
+    return int(text) if text.isdecimal() else text
+
+
 def add_threads(parser: Parser) -> None:
     """``--threads`` of this process."""
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves them to the libraries")

@@ -10,7 +10,7 @@ from ..errors import SAEFormatError
 from ..models.cache import cache_dir
 from ..models.weights import Weights
 from ..sae.autoencoder import SAE
-from ..sae.find import find_sae
+from ..sae.find import locate_sae
 from ..sae.formats import load_sae
 from ..training.config import TrainConfig
 from ..training.encoders import WhisperFrames
@@ -34,13 +34,18 @@ class ChosenSAE(NamedTuple):
     folder: Path
 
 
-def existing(source: str, weights: Weights) -> ChosenSAE | None:
-    """The SAE named, or with ``auto`` the best one of these weights, if there is any."""
+def existing(source: str, layer: int | str | None, weights: Weights) -> ChosenSAE | None:
+    """The SAE named; with ``auto`` the best one of these weights, or None if there isn't any.
+
+    SAEFormatError for one that is named and can't be had: only the encoder's output gets a new one.
+    """
     try:
-        folder = find_sae(source, weights)
+        place = locate_sae(source, layer, weights)
     except SAEFormatError:
+        if source != "auto" or layer is not None:
+            raise
         return None
-    return ChosenSAE(load_sae(folder), folder)
+    return ChosenSAE(load_sae(place), place)
 
 
 def trained(weights: Weights, clips: list[Clip], work: Path, device: torch.device) -> ChosenSAE:

@@ -8,7 +8,7 @@ import torch
 
 from ..calibrate.calibration import calibrate
 from ..calibrate.config import CalibrationConfig
-from ..commands.common import add_model, add_threads
+from ..commands.common import add_model, add_sae, add_threads
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.cache import cache_dir
@@ -34,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         speech="speech, transcripts beside it as .txt if there are any, besides the bundle",
     )
     add("--no_bundle", action="store_true", help="only the recordings that are named")
-    add("--sae", default="auto",
-        help="folder of the SAE; auto: the best for this model, or a new one; new: train one")  # fmt: skip
+    add_sae(parser, "auto: the best one for this model, or else a new one; new: train one")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
     add("--compute_type", default="default", help="CTranslate2's, for the figures")
     add_threads(parser)
@@ -51,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     recordings = _recordings(args)
     device = torch.device(args.device)
     work = args.work or cache_dir() / "make-pack" / f"{weights.name}-{weights.sha256[:8]}"
-    chosen = None if args.sae == "new" else autoencoder.existing(args.sae, weights)
+    chosen = None if args.sae == "new" else autoencoder.existing(args.sae, args.layer, weights)
     print(
         f"{weights.name} ({weights.source}): {len(recordings.nonspeech)} recordings without speech,"
         f" {len(recordings.speech)} with"
@@ -67,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"Not installed. The pack is {work / 'pack.safetensors'}, its report {work / 'pack.html'}.")
         return 1
     place = install(work / "pack.safetensors", work / "pack.html", weights)
-    print(_how_to_use(args.model, place))
+    print(_how_to_use(args.model, place, chosen.sae.config.tap))
     if args.work is None:
         shutil.rmtree(work)
     return 0
@@ -94,20 +93,24 @@ def _made(
     save_pack(result.pack, pack)
     rows = work / "judged" / stored_digest(pack)[:12]
     judgement = judge(
-        args.model, pack, for_judging(recordings), rows, args.compute_type, args.device, args.threads
-    )
+        args.model, pack, for_judging(recordings), rows, args.compute_type, args.device, args.threads,
+        library="faster" if result.pack.metadata.tap == autoencoder.TAP else "openai",
+    )  # fmt: skip
     found = verdict(judgement, result.pack.metadata)
     made = MadePack(found, judgement, result.report, autoencoder.describe(chosen))
     write_html(made, work / "pack.html")
     return made
 
 
-def _how_to_use(model: str, place: Path) -> str:
-    return "\n".join(
-        [
-            f"Installed: {place}, report {place.with_suffix('.html')}. It is found by itself from now on:",
-            f"  whisper-sae-steer transcribe AUDIO --model {model}",
-            f'  whisper_sae_steer.load_model("{model}").transcribe("AUDIO")',
+def _how_to_use(model: str, place: Path, tap: str) -> str:
+    lines = [
+        f"Installed: {place}, report {place.with_suffix('.html')}. It is found by itself from now on:",
+        f'  whisper_sae_steer.load_model("{model}").transcribe("AUDIO")',
+        f"  whisper-sae-steer transcribe AUDIO --model {model} --backend openai",
+    ]
+    if tap == autoencoder.TAP:  # CTranslate2 gives out nothing else
+        lines += [
             f'  whisper_sae_steer.faster.WhisperModel("{model}").transcribe("AUDIO")',
+            f"  whisper-sae-steer transcribe AUDIO --model {model} --backend faster",
         ]
-    )
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..audio.clips import Clip, select
-from ..bench.peers.catalogue import OURS, choose
+from ..bench.peers.catalogue import OURS, Library, choose
 from ..bench.peers.run import Models, collect, run
 from ..bench.runner import Row
 from ..commands.recordings import OWN_LANGUAGE
@@ -16,8 +16,13 @@ from ..reports import metrics
 from ..reports.metrics import Difference, Rate, WordErrors
 from .audio import Recordings
 
-UNSTEERED, VAD = "faster", "vad-0.5"
+UNSTEERED, VAD = "unsteered", "vad"
 WAYS = {UNSTEERED: "unsteered", VAD: "Silero VAD in front", OURS: "this pack, α = 1"}
+PEERS: Mapping[Library, Mapping[str, str]] = {
+    "faster": {UNSTEERED: "faster", VAD: "vad-0.5", OURS: OURS},
+    "openai": {UNSTEERED: "openai", VAD: "vad-0.5", OURS: "ours-openai"},
+}
+"""what each way is called among the peers of ``bench peers``; openai-whisper has no VAD of its own"""
 JUDGED_CLIPS = 80
 """of each kind, at most"""
 SHORT_WORDS = 3
@@ -60,13 +65,16 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    model: str, pack: Path, recordings: Recordings, out: Path, compute_type: str, device: str, threads: int
-) -> Judgement:
+    model: str, pack: Path, recordings: Recordings, out: Path, compute_type: str, device: str, threads: int,
+    library: Library,
+) -> Judgement:  # fmt: skip
     """Transcribe at most JUDGED_CLIPS clips of each kind in each of the WAYS; what ``out`` holds is kept."""
     clips = [*_some(recordings.nonspeech), *_some(recordings.speech)]
-    peers, _ = choose(list(WAYS), None)
+    names = PEERS[library]
+    peers, _ = choose(list(names.values()), None)
     run(peers, clips, Models(model, compute_type, device, threads, str(pack)), out, OWN_LANGUAGE)
-    rows = {name: {row["path"]: row for row in found} for name, found in collect(peers, clips, out).items()}
+    found = collect(peers, clips, out)
+    rows = {way: {row["path"]: row for row in found.get(name, [])} for way, name in names.items()}
     done = [clip for clip in clips if all(_worked(rows[name].get(clip.key)) for name in WAYS)]
     return _judgement(done, rows)
 

@@ -44,7 +44,7 @@ def write_html(made: MadePack, path: Path) -> None:
         image(partial(_plot, judgement), "Text without speech, word errors and lost utterances", height=2.2),
         paragraph(
             f"{judgement.sounds} recordings without speech and {judgement.utterances} utterances, transcribed"
-            " with faster-whisper's defaults. Text without speech: at least one letter or digit is left after"
+            " with the library's defaults. Text without speech: at least one letter or digit is left after"
             " Whisper's normaliser. Lost: no text, where unsteered wrote some; short words: one to three that"
             " unsteered reads rightly. Whiskers are 95% Wilson intervals.",
             small=True,

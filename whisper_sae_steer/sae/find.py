@@ -6,6 +6,7 @@ from pathlib import Path
 from ..errors import SAEFormatError
 from ..models.cache import cache_dir
 from ..models.weights import Weights
+from .pretrained import find_pretrained
 
 
 def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path:
@@ -27,6 +28,16 @@ def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path
         f"no SAE for {weights.name} at {tap} in saes/ of {', '.join(map(str, roots))}; pass --sae DIR,"
         f" or train one: whisper-sae-steer train AUDIO --model {weights.name} --out saes/{weights.name}"
     )
+
+
+def locate_sae(source: str, layer: int | str | None, weights: Weights) -> Path:
+    """The SAE that a command names: ``auto``, a folder, or owner/name on the hub, and a layer of several.
+
+    Errors as of :func:`find_sae` and :func:`.pretrained.find_pretrained`.
+    """
+    if source == "auto":
+        return find_sae(source, weights, "encoder_output" if layer is None else f"block.{layer}")
+    return Path(source) if layer is None and Path(source).exists() else find_pretrained(source, layer)
 
 
 def _trained_on(config: Path, weights: Weights, tap: str) -> bool:

@@ -314,10 +314,14 @@ def fitting_pack(weights: Weights) -> Path | None:
 
 
 def _nearest(weights: Weights) -> Path | None:
-    """A pack that fits, else one that only the matrices or the decoder keep from it."""
-    near = [path for path in known_packs() if _header(path).fingerprint == weights.fingerprint]
-    fitting = [path for path in near if misfit(_header(path), weights) is None]
-    return next(iter([*fitting, *near]), None)
+    """A pack that fits, for every back end if there is one; else one that only marks keep from fitting."""
+    near = [
+        (path, metadata)
+        for path in known_packs()
+        if (metadata := _header(path)).fingerprint == weights.fingerprint
+    ]
+    near.sort(key=lambda pair: (misfit(pair[1], weights) is not None, pair[1].tap != "encoder_output"))
+    return near[0][0] if near else None
 
 
 def _header(path: Path) -> PackMetadata:

@@ -221,3 +221,20 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path):
     """Ten times the audio, decoded another 144 MB."""
     once, tenfold = peak_megabytes(tmp_path / "1", 10), peak_megabytes(tmp_path / "10", 100)
     assert tenfold < once + 30
+
+
+@pytest.mark.parametrize(
+    ("frames", "groups"),
+    [
+        ([50, 50, 50, 50], [[50, 50], [50, 50]]),
+        ([100, 30], [[100, 30]]),  # too few to be shuffled alone
+        ([100, 100, 30], [[100], [100, 30]]),
+        ([100, 100, 60], [[100], [100], [60]]),
+        ([30], [[30]]),
+    ],
+)
+def test_every_shard_is_in_one_group(frames: list[int], groups: list[list[int]]):
+    shards = [store.Shard(str(number), count) for number, count in enumerate(frames)]
+    found = store._groups(shards, 100)
+    assert [[shard.frames for shard in group] for group in found] == groups
+    assert [shard for group in found for shard in group] == shards

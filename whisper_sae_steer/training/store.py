@@ -185,5 +185,6 @@ def _groups(shards: Sequence[Shard], size: int) -> list[list[Shard]]:
             groups.append([])
         groups[-1].append(shard)
     if len(groups) > 1 and sum(s.frames for s in groups[-1]) < size // 2:
-        groups[-2] += groups.pop()
+        rest = groups.pop()
+        groups[-1] += rest
     return groups

@@ -22,6 +22,7 @@ from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands import options
 from whisper_sae_steer.commands import transcribe as command
 from whisper_sae_steer.models.weights import resolve
+from whisper_sae_steer.steering import pack as packs
 from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack, save_pack
 
 SPEECH = SAMPLES / "speech.ogg"
@@ -308,3 +309,15 @@ def test_a_place_that_cannot_be_written_to_is_one_line(
     file.touch()
     assert cli.main(command.format(folder=folder, file=file).split()) == 2
     assert re.fullmatch(r"whisper-sae-steer: error: .+\n", capsys.readouterr().err)
+
+
+def test_errors_speak_of_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packs, "known_packs", list[Path])
+    command_line = ["transcribe", str(SPEECH), "--model", "tiny.en", "--output_dir", str(tmp_path)]
+    assert main(command_line) == 2
+    error = capsys.readouterr().err
+    assert "make-pack --model tiny.en" in error
+    assert "--pack none" in error
+    assert "pack=None" not in error

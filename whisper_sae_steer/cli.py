@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.freeze()  # or every decoded file walks through all of torch's objects again
         return run()
     except SteerError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {_in_options(str(error))}", file=sys.stderr)
         return 2
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -100,6 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped", file=sys.stderr)
         return 130
+
+
+def _in_options(message: str) -> str:
+    """An error's way out as it is written here: errors speak to people who write Python."""
+    return message.replace("pack=None", "--pack none")
 
 
 def parse(argv: Sequence[str]) -> Callable[[], int]:

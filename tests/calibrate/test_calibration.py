@@ -5,15 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from tests.support.calibration_parts import clip, random_sae, write_noise, write_speech
+from tests.support.calibration_parts import clip, names, random_sae, write_noise, write_speech
 from tests.support.real_models import sample, weights
 from tests.support.small_saes import write_folder as write_ae
-from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import write_folder
+from whisper_sae_steer.audio.units import SAMPLE_RATE
+from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, measure, strength
 from whisper_sae_steer.calibrate.gate import NEW_FEATURES
 from whisper_sae_steer.calibrate.strength import MAX_COST
@@ -23,11 +26,12 @@ from whisper_sae_steer.export.fold import fold
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.openai import load_model
+from whisper_sae_steer.reports.metrics import has_text
 from whisper_sae_steer.sae.autoencoder import SAE
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae, save_sae
 from whisper_sae_steer.steering.operator import Operator
-from whisper_sae_steer.steering.pack import load_pack
+from whisper_sae_steer.steering.pack import SteeringPack, load_pack
 
 
 @pytest.fixture
@@ -40,6 +44,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(out: Path, *more: object) -> int:
     fixed = ["calibrate", "--model", "tiny.en", "--threads", "1", "--synthetic", "0", "--out", str(out)]
     return main([*fixed, *map(str, more)])
+
+
+def beeps(pitch: float) -> NDArray[np.float32]:
+    """Eight seconds for which tiny.en writes "I'm going to go to the next one" at some pitches."""
+    time = np.arange(8 * SAMPLE_RATE) / SAMPLE_RATE
+    return (0.3 * np.sin(2 * np.pi * pitch * time) * (time % 0.25 < 0.12)).astype(np.float32)
 
 
 def write_audiosae(folder: Path, sae: SAE) -> Path:
@@ -59,10 +69,14 @@ def check_pack(path: Path) -> None:
     metrics = pack.metadata.metrics
     assert metrics["steered"]["no_speech_prob"] > metrics["unsteered"]["no_speech_prob"]
     assert metrics["steered"]["fpr_raw"] <= metrics["unsteered"]["fpr_raw"]
+    check_speech_is_left_alone(pack)
+
+
+def check_speech_is_left_alone(pack: SteeringPack) -> None:
     frames = WindowEncoder(weights("tiny.en"), pack.metadata.tap, threads=1)([sample("speech")])
     edited = frames.clone()
     Operator(pack).apply_(edited, 1.0)
-    assert torch.equal(edited, frames)  # speech keeps the gate shut
+    assert torch.equal(edited, frames)  # it keeps the gate shut
 
 
 @pytest.mark.usefixtures("quick")
@@ -136,19 +150,24 @@ def test_noise_and_speech_give_a_pack_of_their_own(tmp_path: Path, capsys: pytes
 def test_a_pack_that_edits_inside_the_encoder(tmp_path: Path):
     """By the SAE of a block, and by one that a hub repository like AudioSAE's holds, without thresholds."""
     speech = write_speech(tmp_path / "speech", fitted=6, held=3)
-    noise = write_noise(tmp_path / "noise", fitted=4, held=2)
-    manifest = write_folder(tmp_path / "made", 6, seed=9, seconds=(2, 4))
-    out, recordings = tmp_path / "mine.safetensors", ("--nonspeech", noise, manifest, "--speech", speech)
+    noise = write_noise(tmp_path / "noise", fitted=6, held=2)
+    for name, pitch in zip(names("noise/beep", True, 2), (400, 1000), strict=True):
+        write_wav(noise.parent / f"{name}.wav", beeps(pitch))
+    out, recordings = tmp_path / "mine.safetensors", ("--nonspeech", noise, "--speech", speech)
     assert run(out, *recordings, "--layer", 3) == 0
     pack = load_pack(out, weights("tiny.en"))
     assert pack.metadata.tap == "block.3"
     assert pack.pooled is None
     assert pack.metadata.data["built_on"] is None  # the shipped pack edits another tap
-    check_pack(out)
-    audio = next(synthetic.generate(1, seed=8, seconds=(3, 3))).audio
+    check_speech_is_left_alone(pack)
+    assert pack.metadata.metrics["unsteered"]["fpr_raw"] >= 0.5
+    assert pack.metadata.metrics["steered"]["fpr_raw"] == 0
     model = load_model("tiny.en", pack=out)
-    assert model.transcribe(audio, steer_alpha=0.0, no_speech_threshold=None)["text"].strip()
-    assert model.transcribe(audio, no_speech_threshold=None)["text"] == ""
+    texts = (
+        model.transcribe(beeps(1000), temperature=0.0, no_speech_threshold=None, steer_alpha=alpha)["text"]
+        for alpha in (0.0, 1.0)
+    )
+    assert [has_text(text) for text in texts] == [True, False]
     assert run(out, *recordings, "--base", out, "--layer", 3) == 0  # built on itself
     with pytest.raises(PackError, match="attach"):
         fold(load_torch(weights("tiny.en")), pack)

@@ -66,6 +66,19 @@ def test_fingerprint_covers(name: str) -> None:
     assert fingerprint(decoder) == before
 
 
+def test_fingerprint_of_the_decoder_is_known_of_quantised_files_too(own_cache: None, tmp_path: Path) -> None:
+    model = small_whisper()
+    expected = fingerprint(model.state_dict(), "decoder")
+    for quantization in ("float32", "int8"):
+        folder = convert.openai_to_ct2(model, tmp_path / quantization, quantization)
+        assert resolve(folder).decoder_fingerprint == expected
+    state = model.state_dict()
+    encoder = {k: torch.zeros_like(v) if k.startswith("encoder") else v for k, v in state.items()}
+    assert fingerprint(encoder, "decoder") == expected
+    changed = {**state, "decoder.ln.weight": state["decoder.ln.weight"] * 1.01}
+    assert fingerprint(changed, "decoder") != expected
+
+
 # --- marks
 
 

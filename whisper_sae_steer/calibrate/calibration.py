@@ -261,6 +261,7 @@ def _metadata(weights: Weights, sae: SAE, config: CalibrationConfig) -> PackMeta
         fingerprint=weights.fingerprint,
         encoder_mark=weights.encoder_mark,
         decoder_mark=weights.decoder_mark,
+        decoder_fingerprint=weights.decoder_fingerprint,
         d_in=sae.config.d_in,
         strategy=config.strategy,
         selection=config.selection,

@@ -22,6 +22,10 @@ _LINEARS = {
 }
 
 
+VECTORS = ("/bias", "/gamma", "/beta")
+"""how the names of CTranslate2's one-dimensional tensors end"""
+
+
 class Entry(NamedTuple):
     """A CTranslate2 tensor and the openai tensors that, concatenated along axis 0, equal it."""
 
@@ -31,7 +35,7 @@ class Entry(NamedTuple):
     @property
     def is_vector(self) -> bool:
         """Whether the tensor has one dimension: a bias, or half of a layer norm."""
-        return self.ct2.endswith(("/bias", "/gamma", "/beta"))
+        return self.ct2.endswith(VECTORS)
 
 
 def layout(n_audio_layer: int, n_text_layer: int) -> Iterator[Entry]:

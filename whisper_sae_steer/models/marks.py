@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,20 +22,23 @@ class Marks(NamedTuple):
     decoder: str | None
 
 
-def fingerprint(state: Mapping[str, torch.Tensor] | Mapping[str, np.ndarray]) -> str:
-    """32 hex digits that name a model's encoder, whatever format or precision it is stored in.
+Half = Literal["encoder", "decoder"]
 
-    Hashes the float16 bytes of the encoder's one-dimensional tensors (biases, layer norms) in
+
+def fingerprint(state: Mapping[str, torch.Tensor] | Mapping[str, np.ndarray], half: Half = "encoder") -> str:
+    """32 hex digits that name a model's encoder or decoder, whatever format or precision it is stored in.
+
+    Hashes the float16 bytes of that half's one-dimensional tensors (biases, layer norms) in
     network order, so float32, float16, int8-on-disk and openai checkpoints of one model agree
     (bfloat16 rounds these tensors, so it counts as another model). Fine-tunes that leave every
     bias and norm alone share their base model's fingerprint; `marks` tell those apart. `state`
     has openai-whisper's names or CTranslate2's; KeyError when such a tensor is missing.
     """
     is_ct2 = "encoder/conv1/bias" in state
-    layers = count_layers(state, "encoder") if is_ct2 else _openai_layers(state)
+    layers = count_layers(state, half) if is_ct2 else _openai_layers(state, half)
     digest = hashlib.sha256()
-    for entry in layout(layers, 0):
-        if not entry.ct2.startswith("encoder/") or not entry.is_vector:
+    for entry in layout(layers, layers):
+        if not entry.ct2.startswith(f"{half}/") or not entry.is_vector:
             continue
         for array in _vectors(state, entry, is_ct2):
             digest.update(np.ascontiguousarray(array, dtype="<f2").tobytes())
@@ -77,8 +80,8 @@ def _half(array: StoredArray) -> bytes | memoryview:
         return array.numpy().astype("<f2").tobytes()
 
 
-def _openai_layers(state: Iterable[str]) -> int:
-    return len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
+def _openai_layers(state: Iterable[str], half: Half) -> int:
+    return len({name.split(".")[2] for name in state if name.startswith(f"{half}.blocks.")})
 
 
 def _vectors(

@@ -26,6 +26,7 @@ from ..files import write_atomically
 from .cache import CHUNK, cache_dir, file_sha256, remembered, unwritable
 from .converted import from_checkpoint, from_transformers, with_tokenizer
 from .from_transformers import PICKLES, SAFETENSORS, SETTINGS, weight_files
+from .layout import VECTORS
 from .marks import Marks, fingerprint, marks
 from .model_bin import read_ct2, read_stored
 from .reach import one_line, unreachable
@@ -41,7 +42,7 @@ class Weights(NamedTuple):
     sha256: str
     """Hex digest of model.bin."""
     fingerprint: str
-    """See `fingerprint`; the same for the openai checkpoint and its CTranslate2 conversions."""
+    """See `fingerprint`, of the encoder; the same for the openai checkpoint and its conversions."""
     source: str
     """Where the weights came from, in words."""
     checkpoint: Path | None = None
@@ -50,6 +51,8 @@ class Weights(NamedTuple):
     """Hash of all of the encoder, None where it can't be known; see `marks`."""
     decoder_mark: str | None = None
     """The same of the decoder."""
+    decoder_fingerprint: str | None = None
+    """As `fingerprint`, of the decoder."""
     given: str = ""
     """What `resolve` was asked for, a path as a path."""
 
@@ -157,11 +160,13 @@ def _describe(name: str, folder: Path, source: str, checkpoint: Path | None = No
     ct2_dir = with_tokenizer(folder)
     model_bin = ct2_dir / "model.bin"
     try:
-        short = fingerprint(read_ct2(ct2_dir, keep=lambda name: name.startswith("encoder/")))
+        vectors = read_ct2(ct2_dir, keep=lambda name: name.endswith(VECTORS))
+        encoder, decoder = fingerprint(vectors), fingerprint(vectors, "decoder")
         whole = _marks(ct2_dir)
     except KeyError as error:
         raise WeightsError(f"{ct2_dir}: model.bin lacks {error.args[0]}") from None
-    return Weights(name, ct2_dir, file_sha256(model_bin), short, source, checkpoint, *whole)
+    sha256 = file_sha256(model_bin)
+    return Weights(name, ct2_dir, sha256, encoder, source, checkpoint, *whole, decoder_fingerprint=decoder)
 
 
 def _marks(ct2_dir: Path) -> Marks:

@@ -91,6 +91,8 @@ class PackMetadata:
     encoder_mark: str | None = None
     decoder_mark: str | None = None
     """of all of each half, see :func:`whisper_sae_steer.models.marks.marks`; older packs have none"""
+    decoder_fingerprint: str | None = None
+    """of the decoder's vectors, which quantised files have too; older packs have none"""
     compute_types: tuple[str, ...] = ()
     """compute types it was checked with"""
     sae: Mapping[str, Any] = field(default_factory=dict)
@@ -268,7 +270,9 @@ def misfit(metadata: PackMetadata, weights: Weights) -> str | None:
             f"was calibrated for {metadata.model}, but {name} has other matrices in its encoder (a fine-tune"
             f" or merge), so gate, direction and SAE have to be made again; {command}"
         )
-    if _differ(metadata.decoder_mark, weights.decoder_mark):
+    if _differ(metadata.decoder_mark, weights.decoder_mark) or _differ(
+        metadata.decoder_fingerprint, weights.decoder_fingerprint
+    ):
         return (
             f"was calibrated for {metadata.model}, but {name} has another decoder; the encoder is the same,"
             " so SAE and gate can be reused, and only direction, stock texts and doubt have to be made again;"

@@ -92,6 +92,6 @@ def _vectors(
         return
     for name in entry.openai:
         if name.endswith(".key.bias"):
-            yield np.zeros(len(state[entry.openai[0]]))
+            yield np.zeros(len(state[entry.openai[-1]]))  # of the value, which has one
         else:
             yield torch.as_tensor(state[name]).detach().cpu().float().numpy()

@@ -154,7 +154,8 @@ def test_a_pack_that_edits_inside_the_encoder(tmp_path: Path):
     for name, pitch in zip(names("noise/beep", True, 2), (400, 1000), strict=True):
         write_wav(noise.parent / f"{name}.wav", beeps(pitch))
     out, recordings = tmp_path / "mine.safetensors", ("--nonspeech", noise, "--speech", speech)
-    assert run(out, *recordings, "--layer", 3) == 0
+    at_the_last_block = ("--layer", 3, "--work", tmp_path / "work")
+    assert run(out, *recordings, *at_the_last_block) == 0
     pack = load_pack(out, weights("tiny.en"))
     assert pack.metadata.tap == "block.3"
     assert pack.pooled is None
@@ -168,7 +169,7 @@ def test_a_pack_that_edits_inside_the_encoder(tmp_path: Path):
         for alpha in (0.0, 1.0)
     )
     assert [has_text(text) for text in texts] == [True, False]
-    assert run(out, *recordings, "--base", out, "--layer", 3) == 0  # built on itself
+    assert run(out, *recordings, *at_the_last_block, "--base", out) == 0  # built on itself
     with pytest.raises(PackError, match="attach"):
         fold(load_torch(weights("tiny.en")), pack)
 

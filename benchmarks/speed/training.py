@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from whisper_sae_steer.models.memory import keep_large_blocks
 from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.training import FrameStore, TrainConfig
 from whisper_sae_steer.training.buffer import MixingBuffer
-from whisper_sae_steer.training.memory import keep_large_blocks
 from whisper_sae_steer.training.quality import measure
 from whisper_sae_steer.training.trainer import SAMPLE_FRAMES, Trainee
 

@@ -5,7 +5,7 @@ say, the speech evidence, is fitted such that speech comes to 0, with as little 
 everything else to −1 or less.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def _without_value(model: Whisper, windows: Sequence[CalibrationWindow], seed: i
         offset=torch.tensor(0.0),
         shut=torch.tensor(0.0),
         full=torch.tensor(0.0),
-        spare=spare_directions(model, torch.cat(list(_anywhere(windows, seed)))),
+        spare=spare_directions(model, _anywhere(windows, frames.shape[1], seed)),
     )
 
 
@@ -141,11 +141,15 @@ def _fit_value(
     return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x
 
 
-def _anywhere(windows: Sequence[CalibrationWindow], seed: int) -> Iterator[Tensor]:
-    """Frames from other places in each window: padding is the same everywhere, but not at every place."""
+def _anywhere(windows: Sequence[CalibrationWindow], width: int, seed: int) -> Tensor:
+    """Frames [N, width] from other places in each window: padding is alike everywhere, not at every place."""
     rng = np.random.default_rng(seed)
-    for window in windows:
-        yield window.frames()[torch.from_numpy(rng.choice(WINDOW_FRAMES, QUIET_FRAMES, replace=False))]
+    # filled in place: small tensors kept between large ones that come and go would hold gigabytes of holes
+    chosen = torch.empty(len(windows), QUIET_FRAMES, width)
+    for row, window in zip(chosen, windows, strict=True):
+        places = rng.choice(WINDOW_FRAMES, QUIET_FRAMES, replace=False)
+        row[:] = window.frames()[torch.from_numpy(places)]
+    return chosen.flatten(0, 1)
 
 
 @torch.no_grad()

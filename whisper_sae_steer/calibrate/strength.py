@@ -35,8 +35,8 @@ GRIDS = {
 }
 """units tried; `direction`'s are shares of the frames' mean norm"""
 SAFETY_FACTOR = 2.0
-"""times the smallest unit that suffices here: for sounds that are not among these, and for exported models, in
-which nothing but the edit keeps the decoder from writing"""
+"""times the smallest unit that suffices here: for sounds that are not among these, and for exported models,
+in which nothing but the edit keeps the decoder from writing"""
 TOLERANCE = 0.005
 """of FPR_raw: units this close to the lowest one suffice"""
 LEAST_NO_SPEECH_PROB = 0.1

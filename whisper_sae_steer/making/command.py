@@ -12,6 +12,7 @@ from ..commands.common import add_model, add_sae, add_threads
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.cache import cache_dir
+from ..models.memory import keep_large_blocks, return_large_blocks
 from ..models.weights import Weights, resolve
 from ..steering.pack import save_pack, stored_digest
 from . import autoencoder
@@ -58,6 +59,7 @@ def main(args: argparse.Namespace) -> int:
     seconds = estimated_seconds(weights, recordings, chosen is None, device, args.threads)
     print(f"This takes {in_words(seconds)}; stopped, the same command goes on. Work is kept in {work}.")
     if chosen is None:
+        keep_large_blocks()
         chosen = autoencoder.trained(weights, for_training(recordings, work), work, device)
     print(autoencoder.describe(chosen))
     made = _made(args, weights, recordings, chosen, work)
@@ -86,6 +88,7 @@ def _made(
     args: argparse.Namespace, weights: Weights, recordings: Recordings, chosen: ChosenSAE, work: Path
 ) -> MadePack:
     """Calibrate, write the pack and its page into ``work``, and judge it on what was held back."""
+    return_large_blocks()
     result = calibrate(
         weights, chosen.sae, recordings.nonspeech, recordings.speech, CalibrationConfig(), work / "windows"
     )

@@ -13,12 +13,12 @@ from ..audio.clips import KINDS
 from ..commands.common import add_model, add_threads
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_recordings, read_recordings
+from ..models.memory import keep_large_blocks
 from ..models.weights import resolve
 from .buffer import process
 from .config import TrainConfig
 from .encoders import FrameEncoder, HubertFrames, WhisperFrames
 from .live import LiveFrames
-from .memory import keep_large_blocks
 from .report import TrainedSAE, text_report, write_html
 from .saving import save_trained
 from .source import FrameRecipe, FrameSource

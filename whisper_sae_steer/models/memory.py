@@ -1,0 +1,35 @@
+"""What glibc does with large blocks of memory that are freed. Other systems' allocators stay as they are."""
+
+import ctypes
+import ctypes.util
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEEP_BELOW_BYTES, _RETURN_FROM_BYTES = 1 << 30, 1 << 20
+
+
+def keep_large_blocks() -> bool:
+    """Keep them for the next ones; False where glibc isn't.
+
+    A training step makes several temporaries of 10 to 50 MB. By default each is mapped and unmapped anew;
+    zeroing their pages took a third of the processor's time.
+    """
+    return _set(_KEEP_BELOW_BYTES)
+
+
+def return_large_blocks() -> bool:
+    """Give them back to the system at once; False where glibc isn't.
+
+    Calibration reads thousands of windows of some MB, one after the other, and keeps a few frames of each.
+    Those few lie in the holes that the large ones left, so that each new one needs a new place: 20 GB for
+    windows of which one at a time is in use.
+    """
+    return _set(_RETURN_FROM_BYTES)
+
+
+def _set(threshold_bytes: int) -> bool:
+    name = ctypes.util.find_library("c")
+    try:
+        mallopt = ctypes.CDLL(name).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(option, threshold_bytes) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))

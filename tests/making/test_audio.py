@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from calibration.bundle import is_open
+from tests.support.real_models import weights
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.errors import ManifestError
 from whisper_sae_steer.making import audio
@@ -36,12 +37,18 @@ def test_clips_of_the_bundle_are_as_long_as_it_says():
 
 def test_nothing_is_fitted_on_what_is_judged(tmp_path: Path):
     recordings = bundled()
-    judged = for_judging(recordings)
+    judged = for_judging(recordings, weights("base"))
     trained = for_training(recordings, tmp_path)
     assert not {clip.group for clip in trained} & {clip.group for clip in judged.all}
     assert {clip.source for clip in trained} >= {"synthetic", "berklee"}
     assert len(judged.nonspeech) > 80
     assert len({clip.group for clip in judged.speech}) > 20
+
+
+def test_a_model_that_knows_english_only_is_judged_on_that():
+    recordings = bundled()
+    assert {clip.language for clip in for_judging(recordings, weights("tiny.en")).speech} == {"en"}
+    assert {clip.language for clip in for_judging(recordings, weights("base")).speech} > {"en", "de"}
 
 
 def test_without_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

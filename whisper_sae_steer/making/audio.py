@@ -8,6 +8,9 @@ from ..audio.clips import KINDS, NONSPEECH_KINDS, Clip, read_manifest
 from ..audio.synthetic import write_folder
 from ..calibrate.windows import held_back
 from ..errors import ManifestError
+from ..models.model_bin import EMBEDDINGS, read_stored
+from ..models.vocabulary import is_multilingual
+from ..models.weights import Weights
 
 BUNDLE = Path("calibration", "audio", "manifest.tsv")
 SYNTHETIC_SOUNDS = 60
@@ -57,6 +60,9 @@ def for_training(recordings: Recordings, work: Path) -> list[Clip]:
     return [*synthetic, *(clip for clip in recordings.all if not held_back(clip.group))]
 
 
-def for_judging(recordings: Recordings) -> Recordings:
-    """What neither the SAE nor the pack was fitted on."""
-    return Recordings(*([clip for clip in clips if held_back(clip.group)] for clips in recordings))
+def for_judging(recordings: Recordings, weights: Weights) -> Recordings:
+    """What neither the SAE nor the pack was fitted on, as far as the model knows its language."""
+    held = Recordings(*([clip for clip in clips if held_back(clip.group)] for clips in recordings))
+    if is_multilingual(read_stored(weights.ct2_dir)[EMBEDDINGS].shape[0]):
+        return held
+    return held._replace(speech=[clip for clip in held.speech if clip.language in ("", "en")])

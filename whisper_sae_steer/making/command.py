@@ -96,7 +96,7 @@ def _made(
     save_pack(result.pack, pack)
     rows = work / "judged" / stored_digest(pack)[:12]
     judgement = judge(
-        args.model, pack, for_judging(recordings), rows, args.compute_type, args.device, args.threads,
+        args.model, pack, for_judging(recordings, weights), rows, args.compute_type, args.device, args.threads,
         library="faster" if result.pack.metadata.tap == autoencoder.TAP else "openai",
     )  # fmt: skip
     found = verdict(judgement, result.pack.metadata)

@@ -18,7 +18,7 @@ _BINARY_VERSION = 6
 _DTYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")  # the order is CTranslate2's type id
 _ITEM_BYTES = {"<f4": 4, "i1": 1, "<i2": 2, "<i4": 4, "<f2": 2, "bfloat16": 2}
 
-PROJECTION = "decoder/projection/weight"
+EMBEDDINGS, PROJECTION = "decoder/embeddings/weight", "decoder/projection/weight"
 
 
 class StoredArray(NamedTuple):
@@ -75,7 +75,7 @@ def read_ct2(
 
 def is_tied(arrays: Mapping[str, StoredArray]) -> bool:
     """Whether the output projection is the token embedding; KeyError if there is none."""
-    embedding = arrays["decoder/embeddings/weight"]
+    embedding = arrays[EMBEDDINGS]
     projection = arrays.get(PROJECTION, embedding)
     return projection is embedding or (
         projection[:2] == embedding[:2] and np.array_equal(projection.numpy(), embedding.numpy())

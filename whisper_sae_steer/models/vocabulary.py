@@ -10,9 +10,14 @@ import whisper.tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 
+def is_multilingual(n_vocab: int) -> bool:
+    """Whether models with so many tokens know more than English."""
+    return n_vocab >= 51865
+
+
 def get_tokenizer(n_vocab: int) -> whisper.tokenizer.Tokenizer:
     """The tokenizer of the models with so many tokens. Raises ValueError when there is none."""
-    multilingual = n_vocab >= 51865
+    multilingual = is_multilingual(n_vocab)
     languages = n_vocab - 51765 - int(multilingual)
     tokenizer = whisper.tokenizer.get_tokenizer(multilingual, num_languages=languages)
     if tokenizer.encoding.n_vocab != n_vocab:

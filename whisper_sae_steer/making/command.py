@@ -95,8 +95,9 @@ def _made(
     pack = work / "pack.safetensors"
     save_pack(result.pack, pack)
     rows = work / "judged" / stored_digest(pack)[:12]
+    held_back = for_judging(recordings, weights)
     judgement = judge(
-        args.model, pack, for_judging(recordings, weights), rows, args.compute_type, args.device, args.threads,
+        args.model, pack, held_back, rows, args.compute_type, args.device, args.threads,
         library="faster" if result.pack.metadata.tap == autoencoder.TAP else "openai",
     )  # fmt: skip
     found = verdict(judgement, result.pack.metadata)

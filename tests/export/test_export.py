@@ -80,7 +80,7 @@ def test_speech_passes_and_noise_is_steered(
 def test_the_decoder_hears_nobody(
     plain: whisper.Whisper, folded: whisper.Whisper, pack: SteeringPack, sounds: list[np.ndarray]
 ):
-    """It ends the transcript as surely as with the hook, though its few loudest frames are hard to edit."""
+    """It ends the transcript rather than not, as with the hook; its few loudest frames are hard to edit."""
     tokenizer = get_tokenizer(plain.dims.n_vocab)
     first = torch.tensor([[tokenizer.sot, tokenizer.timestamp_begin]])
     for audio in sounds:
@@ -90,7 +90,8 @@ def test_the_decoder_hears_nobody(
             float(plain.logits(first, frames)[0, -1].softmax(-1)[tokenizer.eot])
             for frames in (folded.embed_audio(log_mel(audio)), hooked)
         ]
-        assert ends[0] > 0.9 * ends[1] > 0.2
+        assert ends[1] > 0.5
+        assert ends[0] > max(0.5, 0.7 * ends[1])
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_packs_on_the_hub_are_named_where_none_is_shipped(monkeypatch: pytest.Mo
         load_pack("auto", weights("tiny.en"))
     monkeypatch.setattr(registry, "entries", lambda: ())
     with pytest.raises(
-        PackError, match=r"^no pack is shipped for tiny\.en; run `whisper-sae-steer calibrate"
+        PackError, match=r"^no pack for tiny\.en is shipped or installed; run `whisper-sae-steer make-pack"
     ):
         load_pack("auto", weights("tiny.en"))
 

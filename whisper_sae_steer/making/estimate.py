@@ -27,7 +27,7 @@ JUDGED_PASSES = 3 * 1.7
 def estimated_seconds(
     weights: Weights, recordings: Recordings, trains: bool, device: torch.device, threads: int
 ) -> float:
-    """Seconds from the first window to the verdict, to within a factor of two."""
+    """Seconds from the first window to the verdict, roughly: what this machine does at the moment counts."""
     encoder = WindowEncoder(weights, TAP, threads=threads, device=device)
     silence = [np.zeros(WINDOW_SAMPLES, dtype=np.float32)]
     window = _seconds(lambda: encoder(silence))

@@ -146,10 +146,10 @@ def attach(model: Any, pack: str | Path = "auto", alpha: float = 1.0) -> Handle:
 
     ``model`` is a ``whisper.Whisper`` (stable-ts's and whisper-timestamped's are such), a
     ``faster_whisper.WhisperModel`` or ``BatchedInferencePipeline``, a whisperX pipeline, or a transformers
-    ``WhisperForConditionalGeneration`` or speech recognition pipeline. ``pack`` is "auto" for the shipped
-    pack of its weights, the path of one, or "hub:owner/name" for one on the Hugging Face hub. Attached
-    again, a model gets the new pack and α. Threads may share it; copies and pickles stay attached. Raises
-    AttachError for any other model, PackError where no pack fits its weights, AlphaError.
+    ``WhisperForConditionalGeneration`` or speech recognition pipeline. ``pack`` is "auto" for the installed
+    or shipped pack of its weights, the path of one, or "hub:owner/name" for one on the Hugging Face hub.
+    Attached again, a model gets the new pack and α. Threads may share it; copies and pickles stay attached.
+    Raises AttachError for any other model, PackError where no pack fits its weights, AlphaError.
     """
     alpha = check_alpha(alpha)
     held = getattr(model, "__dict__", {}).get(HANDLE)
@@ -191,7 +191,7 @@ def _attach_faster(model: faster_whisper.WhisperModel, pack: str | Path, alpha: 
     probe = frames.mean(axis=0)
 
     def fits(candidate: SteeringPack) -> bool:
-        if pack != "auto":  # a shipped one is passed over
+        if pack != "auto":  # others are passed over
             require_encoder_output(candidate)
         theirs = candidate.probe
         if candidate.metadata.tap != "encoder_output" or theirs is None or len(theirs) != len(probe):

@@ -43,8 +43,8 @@ class Segment(fw.Segment):
 class WhisperModel(faster_whisper.WhisperModel):
     """``faster_whisper.WhisperModel`` whose ``transcribe`` takes ``steer_alpha``.
 
-    ``pack`` is "auto" for the shipped pack of these weights, the path of one, "hub:owner/name" for one on the
-    Hugging Face hub, or None for none.
+    ``pack`` is "auto" for the installed or shipped pack of these weights, the path of one, "hub:owner/name"
+    for one on the Hugging Face hub, or None for none.
     """
 
     steerer: Steerer | None
@@ -114,9 +114,8 @@ class WhisperModel(faster_whisper.WhisperModel):
         plan = plan_window(scores, content_of(features), levels, behind_gap)
         if plan.cut is not None and not plan.cut.seeks_only():
             features = features.copy()
-            features[:, MEL_FRAMES_PER_ENCODER_FRAME * plan.cut.decode_until :] = (
-                0  # as the library pads its end
-            )
+            # as the library pads its end
+            features[:, MEL_FRAMES_PER_ENCODER_FRAME * plan.cut.decode_until :] = 0
             encoded = super().encode(features)
         encoded.batch = encoded.batch._replace(**plan._asdict())
         call.results.append(encoded.batch)

@@ -1,6 +1,7 @@
 """Writing files so that nothing is ever half written."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file's content, whole or not at all."""
+    with write_atomically(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _umask() -> int:

@@ -57,7 +57,6 @@ def load_model(
     """Load a Whisper model for the torch back end, with its steering pack.
 
     ``name`` is one of ``whisper.available_models()``, an openai checkpoint, a folder of CTranslate2 or
-    ``name`` is one of ``whisper.available_models()``, an openai checkpoint, a folder of CTranslate2 or
     transformers, or the hub's id of one; weights from an installed package are found without a network.
     ``pack`` is "auto" for the installed or shipped pack of these weights, the path of one, "hub:owner/name"
     or "hub:owner/name@revision" for one on the Hugging Face hub, or None for the plain model. ``in_memory``

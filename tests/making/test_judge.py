@@ -36,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
             (out / peer.name).mkdir(parents=True)
             rows = [
                 {"path": c.key, "alpha": peer.alpha, "wall": 2.0, "seconds": 30.0, "error": None,
-                 "text": TEXTS[peer.name].get(c.key), "kind": c.kind}
+                 "text": TEXTS[peer.name].get(c.key), "kind": c.kind, "language": c.language}
                 | ({"error": "AudioError", "text": None} if c is BROKEN else {})
                 for c in clips
             ]  # fmt: skip

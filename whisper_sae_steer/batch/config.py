@@ -19,7 +19,7 @@ class BatchConfig:
     model: str = "base"
     """name or path of the Whisper model"""
     pack: str = "auto"
-    """steering pack: a path, hub:owner/name, auto (shipped with us) or none"""
+    """steering pack: a path, hub:owner/name, auto (installed or shipped) or none"""
     steer_alpha: float = 1.0
     """strength; 0 is the unsteered library"""
     device: str = "auto"

@@ -23,6 +23,7 @@ from ..audio.clips import Clip
 from ..errors import CalibrationError
 from ..files import write_text
 from ..models.convert import load_torch
+from ..models.marks import differ
 from ..models.taps import WindowEncoder, rest_of_encoder
 from ..models.weights import Weights
 from ..sae.autoencoder import SAE
@@ -306,9 +307,10 @@ def _check(
     config: CalibrationConfig,
     base: SteeringPack | None,
 ) -> None:
-    trained_on = (sae.config.metadata.get(name) for name in ("fingerprint", "encoder_mark"))
-    ours = (weights.fingerprint, weights.encoder_mark)
-    if any(None not in pair and pair[0] != pair[1] for pair in zip(trained_on, ours, strict=True)):
+    trained_on = sae.config.metadata
+    if differ(trained_on.get("fingerprint"), weights.fingerprint) or differ(
+        trained_on.get("encoder_mark"), weights.encoder_mark
+    ):
         raise CalibrationError(
             f"the SAE was trained on other weights ({sae.config.model}) than {weights.name};"
             " train one with `whisper-sae-steer train`"

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, required=True, help="the pack, a .safetensors file; reports beside it")
     add("--base", default="auto", metavar="PACK",
-        help="pack to build on; auto: the shipped one, if it edits what the SAE reads; none: only these"
-        " recordings")  # fmt: skip
+        help="pack to build on; auto: the installed or shipped one, if it edits what the SAE reads; none:"
+        " only these recordings")  # fmt: skip
     add_sae(parser, "auto: the best one for this model")
     add_fields(parser, CalibrationConfig)
     add_threads(parser)

@@ -15,7 +15,9 @@ def add_pack(parser: Parser, may_be_none: bool = True) -> None:
     """``--pack``: what steers it; read by :func:`pack_named` where it may be none."""
     none = " or none" if may_be_none else ""
     parser.add_argument(
-        "--pack", default="auto", help=f"steering pack: a path, hub:owner/name, auto (shipped with us){none}"
+        "--pack",
+        default="auto",
+        help=f"steering pack: a path, hub:owner/name, auto (installed or shipped){none}",
     )
 
 
@@ -28,12 +30,12 @@ def add_sae(parser: Parser, auto: str) -> None:
     """``--sae`` and ``--layer``: which sparse autoencoder; ``auto`` says what that word stands for."""
     add = parser.add_argument
     add("--sae", default="auto", metavar="DIR", help=f"SAE: a folder, or owner/name on the hub; {auto}")
-    add("--layer", type=_layer, metavar="N",
+    add("--layer", type=layer, metavar="N",
         help="which of several SAEs, as their folders count blocks: AudioSAE's from 1, saes/ from 0;"
         " packs inside the encoder need the torch back end")  # fmt: skip
 
 
-def _layer(text: str) -> int | str:
+def layer(text: str) -> int | str:
     """A layer's number, or the name of its folder."""
     return int(text) if text.isdecimal() else text
 

@@ -6,8 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from ..commands.common import layer
 from ..errors import HubError, WeightsError
-from ..files import write_atomically
+from ..files import copy_file
 from ..models.registry import Entry, entries_for
 from ..models.repository import PREFIX, Repository, fetch
 from ..models.weights import resolve
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("repository", nargs="?", help="owner/name on the hub, of a pack or an SAE")
     add("--model", help="instead: list the repositories that are known for this Whisper model")
-    add("--layer", help="which SAE, where a repository has several: a number or a folder")
+    add("--layer", type=layer, help="which SAE, where a repository has several: a number or a folder")
     add("--revision", help="branch, tag or commit; main if left out")
     add("--out", type=Path, help="where to copy the pack (a file) or the SAE (a folder that doesn't exist)")
     add("--local_files_only", action="store_true", help="only what is in the hub's cache")
@@ -59,8 +60,7 @@ def _pull_pack(repository: Repository, args: argparse.Namespace) -> list[str]:
     if args.out is not None:
         where = args.out
         where.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(where) as temporary:
-            shutil.copyfile(pack.path, temporary)
+        copy_file(pack.path, where)
     metadata = pack.metadata
     figures = flat({**metadata.metrics, "guarantee": metadata.guarantee})
     return [
@@ -73,9 +73,8 @@ def _pull_pack(repository: Repository, args: argparse.Namespace) -> list[str]:
 
 
 def _pull_sae(repository: Repository, args: argparse.Namespace) -> list[str]:
-    layer = int(args.layer) if (args.layer or "").isdigit() else args.layer
     where = find_pretrained(
-        repository.name, layer, repository.revision, local_files_only=args.local_files_only
+        repository.name, args.layer, repository.revision, local_files_only=args.local_files_only
     )
     config = load_sae(where).config
     if args.out is not None:

@@ -1,9 +1,8 @@
 """Where a good pack goes: the cache, under the marks of its weights, where ``auto`` finds it."""
 
-import shutil
 from pathlib import Path
 
-from ..files import write_atomically
+from ..files import copy_file
 from ..models.weights import Weights
 from ..steering.pack import installed_packs_folder
 
@@ -14,6 +13,5 @@ def install(pack: Path, report: Path, weights: Weights) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{weights.name}-{weights.sha256[:8]}.safetensors"
     for source, target in ((report, place.with_suffix(".html")), (pack, place)):
-        with write_atomically(target) as temporary:
-            shutil.copyfile(source, temporary)
+        copy_file(source, target)
     return place

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ..audio.clips import Clip, select
 from ..bench.peers.catalogue import OURS, Library, choose
 from ..bench.peers.run import Models, collect, run
+from ..bench.report import wrote
 from ..bench.runner import Row
 from ..commands.recordings import OWN_LANGUAGE
 from ..reports import metrics
@@ -105,24 +106,20 @@ def _judgement(clips: Sequence[Clip], rows: Mapping[str, Mapping[str, Row]]) -> 
 def _outcome(
     sounds: Sequence[Clip], speech: Sequence[Clip], rows: Mapping[str, Row], before: Mapping[str, Row]
 ) -> Outcome:
-    with_text = [clip for clip in speech if _has_text(clip, before)]
+    with_text = [clip for clip in speech if wrote(before[clip.key])]
     short = [clip for clip in speech if _is_short_and_right(clip, before)]
     words = [_errors(clip, rows) for clip in speech]
     words_before = [_errors(clip, before) for clip in speech]
     seconds = sum(rows[clip.key]["wall"] or 0.0 for clip in [*sounds, *speech])
     minutes = sum(rows[clip.key]["seconds"] or 0.0 for clip in [*sounds, *speech]) / 60
     return Outcome(
-        metrics.wilson(sum(_has_text(clip, rows) for clip in sounds), len(sounds)),
+        metrics.wilson(sum(wrote(rows[clip.key]) for clip in sounds), len(sounds)),
         metrics.total([errors for errors in words if errors is not None]),
         metrics.word_error_change(words, words_before),
-        metrics.wilson(sum(not _has_text(clip, rows) for clip in with_text), len(with_text)),
-        metrics.wilson(sum(not _has_text(clip, rows) for clip in short), len(short)),
+        metrics.wilson(sum(not wrote(rows[clip.key]) for clip in with_text), len(with_text)),
+        metrics.wilson(sum(not wrote(rows[clip.key]) for clip in short), len(short)),
         seconds / minutes if minutes else 0.0,
     )
-
-
-def _has_text(clip: Clip, rows: Mapping[str, Row]) -> bool:
-    return metrics.has_text(rows[clip.key]["text"] or "", clip.language)
 
 
 def _errors(clip: Clip, rows: Mapping[str, Row]) -> WordErrors | None:
@@ -137,10 +134,9 @@ def _is_short_and_right(clip: Clip, rows: Mapping[str, Row]) -> bool:
 
 def _failure(clip: Clip, before: Row, after: Row) -> Failure | None:
     texts = (before["text"] or "").strip(), (after["text"] or "").strip()
-    wrote, writes = (metrics.has_text(text, clip.language) for text in texts)
     if clip.kind != "speech":
-        return Failure(clip, "text where nobody speaks", *texts) if writes else None
-    if wrote and not writes:
+        return Failure(clip, "text where nobody speaks", *texts) if wrote(after) else None
+    if wrote(before) and not wrote(after):
         return Failure(clip, "an utterance is lost", *texts)
     changed = metrics.normalise(texts[0], clip.language) != metrics.normalise(texts[1], clip.language)
     return Failure(clip, "other words than unsteered", *texts) if changed else None

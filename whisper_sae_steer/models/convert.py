@@ -20,7 +20,7 @@ from whisper.tokenizer import Tokenizer
 
 from ..errors import WeightsError
 from .layout import Entry, count_layers, layout
-from .model_bin import is_tied, read_ct2, read_stored
+from .model_bin import EMBEDDINGS, is_tied, read_ct2, read_stored
 from .reach import one_line
 from .vocabulary import get_tokenizer, suppressed, to_tokenizers, tokens
 
@@ -71,7 +71,7 @@ def _dimensions(arrays: Mapping[str, np.ndarray]) -> ModelDimensions:
         n_audio_state=n_audio_state,
         n_audio_head=int(arrays["encoder/num_heads"]),
         n_audio_layer=count_layers(arrays, "encoder"),
-        n_vocab=arrays["decoder/embeddings/weight"].shape[0],
+        n_vocab=arrays[EMBEDDINGS].shape[0],
         n_text_ctx=n_text_ctx,
         n_text_state=n_text_state,
         n_text_head=int(arrays["decoder/num_heads"]),

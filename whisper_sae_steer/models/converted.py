@@ -16,7 +16,7 @@ from ..errors import WeightsError
 from . import convert
 from .cache import cache_dir, file_sha256, unwritable
 from .from_transformers import SETTINGS, read_transformers, weight_files
-from .model_bin import read_stored
+from .model_bin import EMBEDDINGS, read_stored
 from .vocabulary import get_tokenizer
 
 
@@ -62,7 +62,7 @@ def with_tokenizer(source: Path) -> Path:
     arrays = read_stored(source)
     try:
         n_mels = arrays["encoder/conv1/weight"].shape[1]
-        n_vocab = arrays["decoder/embeddings/weight"].shape[0]
+        n_vocab = arrays[EMBEDDINGS].shape[0]
     except KeyError as error:
         raise WeightsError(f"{source}: model.bin lacks {error.args[0]}") from None
     has_tokenizer = (source / "tokenizer.json").is_file()

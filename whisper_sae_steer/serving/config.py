@@ -23,7 +23,7 @@ class ServeConfig:
     compute_type: str = "default"
     """int8, float16, …"""
     pack: str = "auto"
-    """steering pack: a path, hub:owner/name, auto (shipped with us) or none"""
+    """steering pack: a path, hub:owner/name, auto (installed or shipped) or none"""
     steer_alpha: float = 1.0
     """strength for requests that don't give their own; 0 is the unsteered library"""
     aliases: tuple[str, ...] = ("whisper-1",)

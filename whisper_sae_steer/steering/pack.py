@@ -18,6 +18,7 @@ from ..errors import PackError
 from ..files import write_atomically
 from ..kernels import GateKind
 from ..models.cache import cache_dir
+from ..models.marks import differ
 from ..models.registry import entries_for
 from ..models.repository import PREFIX, Repository, fetch
 from ..models.weights import Weights
@@ -265,12 +266,12 @@ def misfit(metadata: PackMetadata, weights: Weights) -> str | None:
             f"was calibrated for other weights ({metadata.model}, fingerprint {metadata.fingerprint[:8]})"
             f" than {name} ({weights.fingerprint[:8]}); {command}"
         )
-    if _differ(metadata.encoder_mark, weights.encoder_mark):
+    if differ(metadata.encoder_mark, weights.encoder_mark):
         return (
             f"was calibrated for {metadata.model}, but {name} has other matrices in its encoder (a fine-tune"
             f" or merge), so gate, direction and SAE have to be made again; {command}"
         )
-    if _differ(metadata.decoder_mark, weights.decoder_mark) or _differ(
+    if differ(metadata.decoder_mark, weights.decoder_mark) or differ(
         metadata.decoder_fingerprint, weights.decoder_fingerprint
     ):
         return (
@@ -279,10 +280,6 @@ def misfit(metadata: PackMetadata, weights: Weights) -> str | None:
             f" {command}"
         )
     return None
-
-
-def _differ(one: str | None, other: str | None) -> bool:
-    return one is not None and other is not None and one != other
 
 
 def _make_pack(weights: Weights) -> str:

@@ -6,7 +6,6 @@ is opened. ``index.html`` is written last: a folder that has one is complete.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
-from ...files import write_atomically, write_text
+from ...files import copy_file, write_text
 from ...sae.autoencoder import SAE
 from ..meaning.sound import OFFSETS, mean_mels
 from ..results import REPORT, plain
@@ -282,8 +281,7 @@ def _write_page(results: JoinedResults, out: Path) -> None:
     if results.report is None:
         (out / REPORT).unlink(missing_ok=True)
     else:
-        with write_atomically(out / REPORT) as temporary:
-            shutil.copyfile(results.report, temporary)
+        copy_file(results.report, out / REPORT)
     write_text(out / INDEX, (PAGE / INDEX).read_text(encoding="utf-8"))
 
 

@@ -62,6 +62,8 @@ class EncodedRecordings(NamedTuple):
     windows: Sequence[CalibrationWindow]
     words_in_noise: Sequence[CalibrationWindow]
     """for the gate of exports only; none at other taps than ``encoder_output``"""
+    probe: torch.Tensor
+    """[d], see :meth:`WindowEncoder.probe`"""
 
     def fold(self, number: int) -> list[CalibrationWindow]:
         return [w for w in self.windows if w.fold == number]
@@ -125,11 +127,7 @@ def calibrate(
     nothing can be said about word errors. Raises CalibrationError before work starts where it can.
     """
     _check(weights, sae, nonspeech, speech, config, base)
-    encoder = WindowEncoder(weights, sae.config.tap)
-    probe = encoder.probe()
-    sae.preactivations(probe)  # refuses another width before anything is encoded
-    _claim(work, weights, sae.config.tap)
-    recordings = encode_recordings(encoder, nonspeech, speech, config, work)
+    recordings = encode_recordings(weights, sae, nonspeech, speech, config, work)
     sae = with_threshold(sae, recordings.fitted, config.seed)
     samples = sample_folds(sae, recordings, config.seed)
     metadata = _metadata(weights, sae, config)
@@ -146,7 +144,7 @@ def calibrate(
     objective = SilenceObjective(model, tap, metadata.no_speech_works)
     evidence = EditEvidence(sae, objective, _without(samples, HELD_BACK), recordings.fitted)
     chosen = choose_edit(evidence, config, base)
-    pack = _assembled(metadata, gate, chosen.edit, probe, export_gate)
+    pack = _assembled(metadata, gate, chosen.edit, recordings.probe, export_gate)
     strength = find_strength(judge, pack, chosen.least_unit)
     measured = measure(judge, strength.pack, recordings.windows, gate.report, base)
     report = CalibrationReport(
@@ -158,17 +156,24 @@ def calibrate(
 
 
 def encode_recordings(
-    encoder: WindowEncoder,
+    weights: Weights,
+    sae: SAE,
     nonspeech: Sequence[Clip],
     speech: Sequence[Clip],
     config: CalibrationConfig,
     work: Path,
 ) -> EncodedRecordings:
-    """Encode what ``work`` doesn't hold yet."""
-    at_output = encoder.taps == ("encoder_output",)
+    """Encode what ``work`` doesn't hold yet, at the SAE's tap. The encoder is gone again afterwards."""
+    tap = sae.config.tap
+    encoder = WindowEncoder(weights, tap)
+    probe = encoder.probe()
+    sae.preactivations(probe)  # refuses another width before anything is encoded
+    _claim(work, weights, tap)
+    words = words_in_noise(nonspeech, speech, config.seed) if tap == "encoder_output" else []
     return EncodedRecordings(
         encode(encoder, plan(nonspeech, speech, config.synthetic, config.seed), work),
-        encode(encoder, words_in_noise(nonspeech, speech, config.seed), work) if at_output else [],
+        encode(encoder, words, work),
+        probe,
     )
 
 

@@ -10,16 +10,17 @@ them it writes manifest.tsv and ATTRIBUTION.md.
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from benchmarks.arguments import script_parser
-from whisper_sae_steer.audio.clips import Clip, read_manifest, spread, write_manifest
+from whisper_sae_steer.audio.clips import Clip, manifest_row, read_manifest, spread, write_manifest
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.units import SAMPLE_RATE
-from whisper_sae_steer.audio.writing import to_opus
-from whisper_sae_steer.files import write_atomically, write_text
+from whisper_sae_steer.audio.writing import write_opus
+from whisper_sae_steer.files import write_text
 
 OPEN_LICENCE = re.compile(r"^(CC0|CC BY(-SA)? \d|CC BY-SA|CC0/CC BY|Apache-2\.0)")
 REFUSED = re.compile(r"GPL|NC|Pixabay|per-")
@@ -66,20 +67,9 @@ def write(clip: Clip, out: Path) -> dict[str, str]:
         audio = audio[: LONGEST_SECONDS[clip.kind] * SAMPLE_RATE]
     path = out / Path(clip.key).with_suffix(".opus")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as temporary:
-        temporary.write_bytes(to_opus(audio))
-    return {
-        "path": path.relative_to(out).as_posix(),
-        "split": "calib",
-        "kind": clip.kind,
-        "class": clip.class_,
-        "seconds": f"{len(audio) / SAMPLE_RATE:.2f}",
-        "language": clip.language,
-        "text": clip.text,
-        "group": clip.group,
-        "source": clip.origin,
-        "licence": clip.licence,
-    }
+    write_opus(path, audio)
+    written = replace(clip, key=path.relative_to(out).as_posix(), seconds=len(audio) / SAMPLE_RATE)
+    return manifest_row(written, "calib")
 
 
 def attribution(rows: Sequence[Mapping[str, str]]) -> str:

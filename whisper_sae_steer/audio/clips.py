@@ -106,6 +106,22 @@ def write_manifest(manifest: str | Path, rows: Iterable[Mapping[str, str]]) -> N
     write_text(Path(manifest), "".join("\t".join(line) + "\n" for line in lines))
 
 
+def manifest_row(clip: Clip, split: str) -> dict[str, str]:
+    """A clip as a row for :func:`write_manifest`, with its key as the path."""
+    return {
+        "path": clip.key,
+        "split": split,
+        "kind": clip.kind,
+        "class": clip.class_,
+        "seconds": "" if clip.seconds is None else f"{clip.seconds:.2f}",
+        "language": clip.language,
+        "text": clip.text,
+        "group": clip.group,
+        "source": clip.origin,
+        "licence": clip.licence,
+    }
+
+
 def read_folder(directory: str | Path, kind: str, language: str = "") -> list[Clip]:
     """All audio files below a folder, one recording a file.
 

@@ -44,6 +44,12 @@ def write_flac(path: Path, audio: NDArray[np.floating]) -> None:
             file.mux(packet)
 
 
+def write_opus(path: Path, audio: NDArray[np.floating]) -> None:
+    """Write float audio [n] at 16 kHz as Ogg Opus, atomically; see :func:`to_opus`."""
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(to_opus(audio))
+
+
 def to_opus(audio: np.ndarray) -> bytes:
     """Samples at 16 kHz, float [n] in [-1, 1], as Ogg Opus, small enough for a page with many."""
     samples = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)

@@ -33,6 +33,10 @@ class ManifestError(SteerError, ValueError):
     """A manifest or folder of clips that can't be used."""
 
 
+class DownloadError(SteerError, RuntimeError):
+    """Recordings that can't be fetched from where they are published."""
+
+
 class ConfigError(SteerError, ValueError):
     """Options that contradict each other, or have values that nothing can be done with."""
 

@@ -39,6 +39,11 @@ def licence_of(data: Mapping[str, Any], what: str) -> str:
     return _LICENCES[rank][1] + version
 
 
+def may_be_passed_on(terms: str) -> bool:
+    """Whether what was made from recordings under these terms may be shared, by what is known here."""
+    return _demands(terms) is not None
+
+
 def built_from(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The data of a pack, of the one it was built on, and so on."""
     step: Mapping[str, Any] | None = data

@@ -1,0 +1,1 @@
+"""Open sets of recordings that ``make-pack --download`` knows, through libraries that know their layout."""

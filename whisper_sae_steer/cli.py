@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import SteerError
+from .files import FULL
 
 PROGRAM = "whisper-sae-steer"
 
@@ -96,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"{PROGRAM}: error: no room: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped", file=sys.stderr)

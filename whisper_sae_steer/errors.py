@@ -57,5 +57,12 @@ class AttachError(SteerError, TypeError):
     """A model that can't be attached to."""
 
 
+class DiskFullError(SteerError, OSError):
+    """A folder on a disk without room for what is to be written; made of errno, its words and the folder."""
+
+    def __str__(self) -> str:
+        return f"no room in {self.filename} ({self.strerror}); make some, and the same command goes on"
+
+
 class AlphaError(SteerError, ValueError):
     """A steering strength that is no finite number."""

@@ -247,13 +247,15 @@ def test_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     noise = tmp_path / "noise"
     noise.mkdir()
     (noise / "broken.wav").write_text("not audio")
-    assert "no recording is left to fit on" in refused(capsys, tmp_path, "--nonspeech", noise)
+    assert "none of 1 recordings without speech can be read" in refused(
+        capsys, tmp_path, "--nonspeech", noise
+    )
 
 
 def test_too_few_to_hold_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    noise = write_noise(tmp_path / "noise", fitted=1, held=0, seconds=1.0)
+    noise = write_noise(tmp_path / "noise", fitted=2, held=0, seconds=1.0)
     assert run(tmp_path / "mine.safetensors", "--nonspeech", noise) == 2
-    assert "no non-speech recording is left to hold back" in capsys.readouterr().err
+    assert "too few recordings without speech (2): a quarter is held back" in capsys.readouterr().err
 
 
 def attempt(
@@ -294,7 +296,7 @@ def test_an_sae_that_does_not_fit_the_model_is_refused(tmp_path: Path, sae: SAE)
         attempt(tmp_path, at(""))
     with pytest.raises(CalibrationError, match=r"to build on edits encoder_output, the SAE reads block\.2"):
         attempt(tmp_path, at("block.2"), nonspeech=noise)
-    speech = [clip("speech/a", "speech")]
+    speech = [clip(names("speech/", held, 1)[0], "speech") for held in (False, True)]
     with pytest.raises(PackError, match=r"block\.4 does not exist: tiny\.en has blocks 0 to 3"):
         attempt(tmp_path, at("block.4"), nonspeech=noise, speech=speech, base=None)
     with pytest.raises(SAEFormatError, match=r"reads activations of width 512, not of shape \(384,\)"):

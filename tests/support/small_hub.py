@@ -79,6 +79,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
         elif branch is None:
             self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        elif api and file.startswith("tree/"):
+            self.say(self.tree(repo, branch))
         elif api:
             self.say(self.info(repo, branch))
         elif file == self.server.withheld:
@@ -94,6 +96,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "siblings": [{"rfilename": file} for file in files],
             "private": repo in self.server.private, "tags": [], "downloads": 0, "likes": 0,
         }  # fmt: skip
+
+    def tree(self, repo: str, branch: str) -> list[dict[str, Any]]:
+        folder = self.server.folder(repo, branch)
+        return [
+            {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": name}
+            for name in (sibling["rfilename"] for sibling in self.info(repo, branch)["siblings"])
+        ]
 
     def give(self, repo: str, branch: str, file: str) -> None:
         body = (self.server.folder(repo, branch) / file).read_bytes()
@@ -193,7 +202,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def say(self, answer: dict[str, Any], status: int = 200) -> None:
+    def say(self, answer: dict[str, Any] | list[dict[str, Any]], status: int = 200) -> None:
         self.answer(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:

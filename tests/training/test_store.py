@@ -130,6 +130,16 @@ def test_damaged_index_is_made_again(clips: list[Clip], tmp_path: Path):
         assert encoder.windows == 0
 
 
+def test_a_store_with_a_shard_missing_is_completed(clips: list[Clip], tmp_path: Path):
+    """As a folder that was being removed when the process died."""
+    built = build_store(Meaner(), clips, tmp_path / "store")
+    lost = tmp_path / "store" / built.held_back[0].name
+    content = lost.read_bytes()
+    lost.unlink()
+    assert build_store(Meaner(), clips, tmp_path / "store") == built
+    assert lost.read_bytes() == content
+
+
 def test_damaged_shard(clips: list[Clip], tmp_path: Path):
     built = build_store(Meaner(), clips, tmp_path / "store")
     file = built.path / built.train[0].name

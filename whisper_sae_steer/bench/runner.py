@@ -20,7 +20,7 @@ from ..audio.units import SAMPLE_RATE
 from ..batch.engine import GIVEN_UP, BatchEngine, Task, Worker, answers
 from ..commands.recordings import language_of_clip
 from ..errors import ManifestError, SteerError
-from ..files import write_text
+from ..files import names_full_disk, write_text
 from ..models.greedy import RawWindow
 from .backends import Backend
 
@@ -102,7 +102,11 @@ def run(
         new = _measure_here(backend, todo, raw, language)
     else:
         new = _measure_elsewhere(elsewhere, backend, todo, raw, language)
-    with path.open("a", encoding="utf-8") as file, _bar(total, progress) as bar:
+    with (
+        names_full_disk(path.parent),
+        path.open("a", encoding="utf-8") as file,
+        _bar(total, progress) as bar,
+    ):
         for row in new:
             file.write(_line(row))
             file.flush()

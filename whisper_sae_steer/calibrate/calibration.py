@@ -6,7 +6,6 @@ Frames are read and edited at the SAE's tap, and what the encoder still does aft
 they are decoded. Only edits of ``encoder_output`` can be exported: other packs have no gate for that.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -30,7 +29,7 @@ from ..sae.autoencoder import SAE
 from ..steering.pack import ExportGate, PackMetadata, SteeringPack
 from .attribution import SilenceObjective
 from .config import CalibrationConfig
-from .directions import Edit, EditEvidence, build_edit, check_speech, joined
+from .directions import Edit, EditEvidence, build_edit, joined
 from .export_gate import fit_export_gate
 from .gate import (
     FeatureGate,
@@ -43,6 +42,7 @@ from .gate import (
 )
 from .guarantee import keep_promise
 from .measure import CalibrationReport, feature_rows, judged_windows, measure
+from .recordings import check_recordings
 from .risk import Calibrations, fit_calibrations
 from .selection import FrameSample, joined_samples, sample_frames, with_threshold
 from .strength import AlphaPoint, Judge, plain_model, with_unit
@@ -330,15 +330,7 @@ def _check(
             f"the pack to build on edits {base.metadata.tap}, the SAE reads {sae.config.tap};"
             " give one that reads the same as --sae, or --base none"
         )
-    if not nonspeech and not config.synthetic:
-        raise CalibrationError("no audio without speech: give --nonspeech, or --synthetic > 0")
-    names = Counter(clip.key for clip in [*nonspeech, *speech])
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise CalibrationError(f"two recordings are called {twice[0]}: rename one of their folders")
-    check_speech(config.selection, bool(speech))
-    if not speech and base is None:
-        raise CalibrationError("a gate needs --speech recordings, or a pack to build on (--base)")
+    check_recordings(nonspeech, speech, config, base is not None)
 
 
 def _claim(work: Path, weights: Weights, tap: str) -> None:

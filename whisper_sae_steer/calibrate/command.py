@@ -17,6 +17,7 @@ from ..sae.formats import load_sae
 from ..steering.pack import SteeringPack, fitting_pack, load_pack, save_pack
 from .calibration import calibrate
 from .config import CalibrationConfig
+from .recordings import listen
 from .report import text_report, write_html
 
 
@@ -51,7 +52,9 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     return_large_blocks()
     weights = resolve(args.model)
-    nonspeech, speech = read_both_kinds(args)
+    nonspeech, speech, warnings = listen(*read_both_kinds(args))
+    for warning in warnings:
+        print(f"Warning: {warning}")
     sae = load_sae(locate_sae(args.sae, args.layer, weights))
     config = from_fields(args, CalibrationConfig)
     work = args.work or args.out.with_suffix(".work")

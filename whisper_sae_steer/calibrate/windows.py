@@ -173,7 +173,7 @@ def encode(encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path
                     temporary,
                     frames=_stored(encoder([audio])[0]),
                     content=max(1, content_frames(len(audio))),
-                    speech=_speech_frames(vad, clean) if clean is not None else np.zeros(WINDOW_FRAMES, bool),
+                    speech=speech_frames(vad, clean) if clean is not None else np.zeros(WINDOW_FRAMES, bool),
                 )
         saved = np.load(path)
         clip = recipe.clip
@@ -236,7 +236,7 @@ def loudest(audio: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
     return audio[start : start + length]
 
 
-def _speech_frames(vad: object, clean: NDArray[np.float32]) -> NDArray[np.bool_]:
+def speech_frames(vad: object, clean: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Frames [1500] in which Silero (shipped with faster-whisper) hears speech."""
     padded = np.pad(clean, (0, -len(clean) % VAD_SAMPLES))
     probabilities = np.asarray(vad(padded)).reshape(-1)  # type: ignore[operator]

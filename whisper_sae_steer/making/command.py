@@ -2,12 +2,15 @@
 
 import argparse
 import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..calibrate.calibration import calibrate
 from ..calibrate.config import CalibrationConfig
+from ..calibrate.recordings import check_recordings, listen
 from ..commands.common import add_model, add_sae, add_threads
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
@@ -23,7 +26,7 @@ from .estimate import estimated_seconds, in_words
 from .install import install
 from .judge import judge
 from .report import MadePack, text_report, write_html
-from .verdict import verdict
+from .verdict import foreseen, verdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Make, measure and install a pack; 1 if it is not good enough. Stopped, the same command goes on."""
+    try:
+        return _make(args)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def _make(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
+    recordings, warnings = _recordings(args)
+    check_recordings(*recordings, CalibrationConfig(), has_base=False)
     weights = resolve(args.model)
-    recordings = _recordings(args)
     device = torch.device(args.device)
     work = args.work or cache_dir() / "make-pack" / f"{weights.name}-{weights.sha256[:8]}"
     chosen = None if args.sae == "new" else autoencoder.existing(args.sae, args.layer, weights)
@@ -60,13 +72,15 @@ def main(args: argparse.Namespace) -> int:
         f"{weights.name} ({weights.source}): {len(recordings.nonspeech)} recordings without speech,"
         f" {len(recordings.speech)} with"
     )
+    for warning in (*warnings, *foreseen(recordings, for_judging(recordings, weights))):
+        print(f"Warning: {warning}")
     seconds = estimated_seconds(weights, recordings, chosen is None, device, args.threads)
     print(f"This takes {in_words(seconds)}; stopped, the same command goes on. Work is kept in {work}.")
     if chosen is None:
         keep_large_blocks()
         chosen = autoencoder.trained(weights, for_training(recordings, work), work, device)
     print(autoencoder.describe(chosen))
-    made = _made(args, weights, recordings, chosen, work)
+    made = _made(args, weights, recordings, chosen, work, warnings)
     print(text_report(made))
     if not made.verdict.passed:
         print(f"Not installed. The pack is {work / 'pack.safetensors'}, its report {work / 'pack.html'}.")
@@ -78,20 +92,25 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recordings(args: argparse.Namespace) -> Recordings:
-    own = Recordings(*read_both_kinds(args)) if args.nonspeech or args.speech else Recordings([], [])
-    bundle = Recordings([], []) if args.no_bundle else bundled()  # before hours of downloading
-    own = with_downloaded(own, args.download)
-    if args.no_bundle and not (own.nonspeech and own.speech):
+def _recordings(args: argparse.Namespace) -> tuple[Recordings, Sequence[str]]:
+    """One's own, the sets downloaded and the bundle's, and what is odd about one's own."""
+    if args.no_bundle and not args.download and not (args.nonspeech and args.speech):
         raise CalibrationError(
             "--no_bundle needs recordings of both kinds: --nonspeech and --speech, or --download"
         )
-    return Recordings([*bundle.nonspeech, *own.nonspeech], [*bundle.speech, *own.speech])
+    given = read_both_kinds(args) if args.nonspeech or args.speech else ([], [])
+    bundle = Recordings([], []) if args.no_bundle else bundled()
+    heard = listen(*given)  # before hours of downloading
+    own = with_downloaded(Recordings(heard.nonspeech, heard.speech), args.download)
+    if not bundle.all and not (own.nonspeech and own.speech):
+        raise CalibrationError("recordings of both kinds are needed: add --nonspeech or --speech, or a set")
+    return Recordings([*bundle.nonspeech, *own.nonspeech], [*bundle.speech, *own.speech]), heard.warnings
 
 
 def _made(
-    args: argparse.Namespace, weights: Weights, recordings: Recordings, chosen: ChosenSAE, work: Path
-) -> MadePack:
+    args: argparse.Namespace, weights: Weights, recordings: Recordings, chosen: ChosenSAE, work: Path,
+    warnings: Sequence[str],
+) -> MadePack:  # fmt: skip
     """Calibrate, write the pack and its page into ``work``, and judge it on what was held back."""
     return_large_blocks()
     result = calibrate(
@@ -106,7 +125,7 @@ def _made(
         library="faster" if result.pack.metadata.tap == autoencoder.TAP else "openai",
     )  # fmt: skip
     found = verdict(judgement, result.pack.metadata)
-    made = MadePack(found, judgement, result.report, autoencoder.describe(chosen))
+    made = MadePack(found, judgement, result.report, autoencoder.describe(chosen), tuple(warnings))
     write_html(made, work / "pack.html")
     return made
 

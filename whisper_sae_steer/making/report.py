@@ -30,6 +30,8 @@ class MadePack(NamedTuple):
     calibration: CalibrationReport
     sae: str
     """the SAE in words"""
+    warnings: tuple[str, ...] = ()
+    """what was odd about the recordings before the work started"""
 
 
 def write_html(made: MadePack, path: Path) -> None:
@@ -38,7 +40,7 @@ def write_html(made: MadePack, path: Path) -> None:
     body = [
         paragraph(made.verdict.sentence),
         *(paragraph(f"Falls short: {shortfall}.") for shortfall in made.verdict.shortfalls),
-        *(paragraph(advice) for advice in made.verdict.advice),
+        *(paragraph(advice) for advice in [*made.verdict.advice, *made.warnings]),
         heading("Gains and costs, on recordings held back"),
         table(HEAD, _lines(judgement)),
         image(partial(_plot, judgement), "Text without speech, word errors and lost utterances", height=2.2),
@@ -61,7 +63,7 @@ def text_report(made: MadePack) -> str:
     """The verdict and the table for a terminal."""
     verdict = made.verdict
     lines = [verdict.sentence, *(f"Falls short: {shortfall}." for shortfall in verdict.shortfalls)]
-    return "\n".join([*lines, *verdict.advice, "", *aligned(HEAD, _lines(made.judgement))])
+    return "\n".join([*lines, *verdict.advice, *made.warnings, "", *aligned(HEAD, _lines(made.judgement))])
 
 
 def _lines(judgement: Judgement) -> list[tuple[str, ...]]:

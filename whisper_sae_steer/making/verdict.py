@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..bench.peers.catalogue import OURS
 from ..steering.pack import PackMetadata
+from .audio import Recordings
 from .judge import UNSTEERED, VAD, Judgement, Outcome
 
 
@@ -39,20 +40,33 @@ class Verdict(NamedTuple):
     advice: tuple[str, ...]
 
 
+def foreseen(recordings: Recordings, held_back: Recordings, minimum: Minimum = MINIMUM) -> list[str]:
+    """What the verdict will say of the number of recordings, in a sentence, before hours are spent on it."""
+    speakers = len({clip.group for clip in recordings.speech})
+    found = _too_few(len(held_back.nonspeech), len(held_back.speech), speakers, minimum)
+    if not found:
+        return []
+    reasons = " and ".join(shortfall for shortfall, _ in found)
+    return [f"{reasons}: a pack will be made, but not installed. {found[0][1]}"]
+
+
 def verdict(judgement: Judgement, metadata: PackMetadata, minimum: Minimum = MINIMUM) -> Verdict:
     """Compare a pack with the minimum."""
     before, after, vad = (judgement.outcomes[name] for name in (UNSTEERED, OURS, VAD))
     found = [
-        *_too_few(judgement, metadata, minimum),
+        *_too_few(
+            judgement.sounds, judgement.utterances, int(metadata.guarantee.get("recordings", 0)), minimum
+        ),
         *_too_weak(before, after, metadata.metrics.get("gate"), minimum),
         *_too_costly(after, minimum),
     ]
     gains = (
         f"text for {_of(after.texts.k, after.texts.n)} recordings without speech (unsteered"
         f" {before.texts.k}, Silero VAD {vad.texts.k}), {after.lost.k} of {after.lost.n} utterances lost"
-        f" (Silero VAD {vad.lost.k}), WER {100 * after.words.rate:.2f}% (unsteered"
-        f" {100 * before.words.rate:.2f}%)"
+        f" (Silero VAD {vad.lost.k})"
     )
+    if after.words.words:
+        gains += f", WER {100 * after.words.rate:.2f}% (unsteered {100 * before.words.rate:.2f}%)"
     passed = not found
     opening = "This pack is good enough to use" if passed else "This pack is not good enough to be installed"
     return Verdict(
@@ -69,12 +83,14 @@ _VOICES = "Give voices and words like those that were lost (see the report) with
 _KINDS = "Look whether sounds with voices are among --nonspeech, or recordings without any among --speech."
 
 
-def _too_few(judgement: Judgement, metadata: PackMetadata, minimum: Minimum) -> list[tuple[str, str]]:
+def _too_few(sounds: int, utterances: int, speakers: int, minimum: Minimum) -> list[tuple[str, str]]:
+    """``sounds`` and ``utterances`` held back, ``speakers`` in all."""
     advice = _MORE.format(n=minimum.recordings)
-    speakers = int(metadata.guarantee.get("recordings", 0))
     found: list[tuple[str, str]] = []
-    if judgement.sounds < minimum.recordings:
-        found.append((f"{judgement.sounds} sounds held back are too few to say anything", advice))
+    if sounds < minimum.recordings:
+        found.append((f"{sounds} sounds held back are too few to say anything", advice))
+    if not utterances:
+        found.append(("no utterance in a language that the model knows is held back", advice))
     if speakers < minimum.recordings:
         found.append((f"{speakers} speakers are too few to say anything about speech", advice))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from ..errors import WeightsError
-from ..files import write_text
+from ..files import FULL, write_text
 
 CHUNK = 1 << 20  # bytes read at a time
 
@@ -61,7 +60,7 @@ def _sha256(path: Path) -> str:
 
 def unwritable(error: OSError) -> WeightsError:
     """What to raise when writing to the cache failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         return WeightsError(
             f"no room for the converted weights in the cache {cache_dir()} ({error.strerror}); free some,"
             " or set WHISPER_SAE_STEER_CACHE to a folder on a larger disk"

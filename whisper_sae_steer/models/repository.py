@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from json import JSONDecodeError
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -156,4 +157,6 @@ def whisper_on_hub(model: str) -> str | None:
 def brief(error: Exception) -> str:
     """One line; huggingface_hub wraps what went wrong in "check your connection"."""
     reason = error.__cause__ or error
+    if isinstance(reason, JSONDecodeError):
+        return "it answers with something else than a hub does: a login page, or a proxy's?"
     return " ".join(str(reason).split())[:160] or type(reason).__name__

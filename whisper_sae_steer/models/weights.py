@@ -29,6 +29,7 @@ from .layout import VECTORS
 from .marks import Marks, fingerprint, marks
 from .model_bin import read_ct2, read_stored
 from .reach import one_line, unreachable
+from .repository import brief
 
 
 class Weights(NamedTuple):
@@ -317,10 +318,15 @@ def _hub(name: str, root: str | None, tried: list[str], online: bool) -> Weights
             folder = _snapshot(name, root, online)
             found = online or _has_weights(folder)
         except Exception as error:  # the hub's and its HTTP library's errors share no base
-            reason = one_line(error) if online else ""
+            reason = brief(error) if online else ""
         else:
-            if found:
-                return _folder(name, folder, f"{what} {folder}")
+            try:
+                if found:
+                    return _folder(name, folder, f"{what} {folder}")
+            except WeightsError as error:
+                if online:
+                    raise
+                reason = str(error)  # the hub may have it whole by now
     tried.append(f"{what} ({reason})" if reason else what)
     return None
 

@@ -299,7 +299,7 @@ def installed_packs_folder() -> Path:
 
 def installed_packs() -> list[Path]:
     """Packs that ``make-pack`` installed on this machine, the newest first."""
-    paths = installed_packs_folder().glob("*.safetensors")
+    paths = installed_packs_folder().glob("[!.]*.safetensors")  # no leftovers of a process that was killed
     return sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ..files import write_text
+from ..files import names_full_disk, write_text
 
 HISTORY = "history.json"
 
@@ -54,11 +54,13 @@ class TensorBoardLog:
 
     ``folder`` is one run: give each SAE its own. To go on from a checkpoint after ``resumed_at`` steps
     pass that number: TensorBoard then drops whatever an earlier run logged after them. Without the package
-    ``tensorboard`` one line says so, and nothing is written.
+    ``tensorboard`` one line says so, and nothing is written. DiskFullError where there is no room.
     """
 
     def __init__(self, folder: Path, resumed_at: int = 0):
-        self._writer = _writer(folder, resumed_at)
+        self._folder = folder
+        with names_full_disk(folder):
+            self._writer = _writer(folder, resumed_at)
 
     def add(self, point: HistoryPoint) -> None:
         """Log a point at its step."""
@@ -66,13 +68,15 @@ class TensorBoardLog:
             return
         values = point._asdict()
         step = values.pop("step")
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        with names_full_disk(self._folder):
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
 
     def close(self) -> None:
         """Write what is still in memory."""
         if self._writer is not None:
-            self._writer.close()
+            with names_full_disk(self._folder):
+                self._writer.close()
 
     def __enter__(self) -> "TensorBoardLog":
         return self

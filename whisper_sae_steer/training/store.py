@@ -65,6 +65,11 @@ class FrameStore:
         except (OSError, ValueError, LookupError, TypeError):
             raise CalibrationError(f"no finished activation store in {path}; build it first") from None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all shards of the index are there."""
+        return all((self.path / shard.name).is_file() for shard in (*self.train, *self.held_back))
+
     def pools(
         self, start: Sequence[int] | None, taps: Sequence[str], size: int, seed: int, rank: int, world: int
     ) -> Iterator[Pool]:
@@ -115,7 +120,7 @@ def build_store(
     config, recipe = stream or StreamConfig(), recipe or FrameRecipe()
     key = source_key(encoder, clips, config, recipe)
     with suppress(CalibrationError):  # none yet, or a damaged index, which is made again
-        if (store := FrameStore.open(out)).key == key:
+        if (store := FrameStore.open(out)).key == key and store.is_whole:
             return store
     out.mkdir(parents=True, exist_ok=True)
     train, held = hold_back(clips)

@@ -4,6 +4,7 @@ Adam with a linear decay, unit decoder rows with the parallel gradient removed, 
 median, AuxK: the recipe is in ``architectures/base.py``, what differs between architectures beside it.
 """
 
+import io
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -225,8 +226,10 @@ class _Checkpoint:
                 "buffer": list(buffer.state),
                 "members": members,
             }
+            file = io.BytesIO()  # written by itself, torch takes a full disk for a bug of its own
+            torch.save(state, file)
             with write_atomically(self.path) as temporary:
-                torch.save(state, temporary)
+                temporary.write_bytes(file.getbuffer())
         if distributed.is_initialized():
             distributed.barrier()  # or another process could go on to read it before it is there
 

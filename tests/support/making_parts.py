@@ -107,6 +107,7 @@ def _run(home: Path, log: Path, arguments: Sequence[object], accident: Accident 
             os.dup2(file.fileno(), stream.fileno())
     os.environ["WHISPER_SAE_STEER_CACHE"] = str(home / "cache")
     os.chdir(home)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     make_quick(pytest.MonkeyPatch())

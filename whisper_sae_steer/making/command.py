@@ -94,7 +94,7 @@ def _make(args: argparse.Namespace) -> int:
 
 def _recordings(args: argparse.Namespace) -> tuple[Recordings, Sequence[str]]:
     """One's own, the sets downloaded and the bundle's, and what is odd about one's own."""
-    if args.no_bundle and not args.download and not (args.nonspeech and args.speech):
+    if args.no_bundle and args.download is None and not (args.nonspeech and args.speech):
         raise CalibrationError(
             "--no_bundle needs recordings of both kinds: --nonspeech and --speech, or --download"
         )

@@ -576,10 +576,13 @@ def test_a_gap_inside_a_window_is_skipped(shipped: WhisperModel, options: dict[s
 
 def test_gaps_are_left_to_whisper_on_request(shipped: WhisperModel):
     assert shipped.steerer is not None
-    both = one_window()
-    seeks = {s.seek for s in shipped.transcribe(both.audio, skip_gaps=False)[0]}
-    assert seeks == {s.seek for s in shipped.transcribe(both.audio, steer_alpha=0)[0]}
-    assert seeks != {s.seek for s in shipped.transcribe(both.audio)[0]}
+    audio = one_window().audio
+
+    def times(**options: Any) -> list[tuple[float, float]]:
+        return [(s.start, s.end) for s in shipped.transcribe(audio, **options)[0]]
+
+    assert times(skip_gaps=False) == times(steer_alpha=0)
+    assert times(skip_gaps=False) != times()
 
 
 def test_speech_after_a_gap_is_read_where_the_library_skips_silence():
@@ -613,7 +616,8 @@ def test_the_language_is_that_of_the_first_speech(segments: int):
     _, unsteered = model.transcribe(late, steer_alpha=0)
     assert unsteered.language_probability < 0.5
     # nobody speaks: as in the plain library
-    (_, unsteered), (_, steered) = (model.transcribe(faint, steer_alpha=alpha) for alpha in (0.0, 1.0))
+    window = faint[: 30 * 16_000]
+    (_, unsteered), (_, steered) = (model.transcribe(window, steer_alpha=alpha) for alpha in (0.0, 1.0))
     assert steered.all_language_probs == unsteered.all_language_probs
 
 

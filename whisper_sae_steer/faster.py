@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +11,12 @@ import numpy as np
 from faster_whisper import transcribe as fw
 
 from .audio.reading import load_audio
-from .audio.units import MEL_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME
+from .audio.units import (
+    MEL_FRAME_SECONDS,
+    MEL_FRAMES_PER_ENCODER_FRAME,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+)
 from .errors import AttachError
 from .models.rules import SilenceRule
 from .models.weights import resolve
@@ -24,10 +29,17 @@ from .steering.ctranslate import (
     SteeredStorage,
     require_encoder_output,
 )
-from .steering.cuts import content_of, plan_window, protect_seek_from_word_times
+from .steering.cuts import (
+    WindowCut,
+    content_of,
+    plan_window,
+    protect_seek_from_word_times,
+)
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
+from .steering.parts import find_parts
+from .steering.speech_map import Excerpt, excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
 
@@ -97,13 +109,36 @@ class WhisperModel(faster_whisper.WhisperModel):
         """
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
         samples = load_audio(audio)
-        with active(self.steerer, self.call_with(steering)):
-            return super().transcribe(samples, *args, **options)
+        call = self.call_with(steering)
+        chosen = options.get("vad_filter") or options.get("clip_timestamps", "0") != "0"
+        heard = excerpt(samples) if call is not None and skip_gaps and not chosen else None
+        if call is not None:
+            call = replace(call, of_excerpt=heard is not None)
+        with active(self.steerer, call):
+            if heard is None:
+                return super().transcribe(samples, *args, **options)
+            audible = heard.audio
+            if not heard.passages and self._asks_for_language(*args, **options):
+                # nobody speaks; the language is then that of the first window, as it is
+                audible = samples[: WINDOW_SAMPLES * options.get("language_detection_segments", 1)]
+            segments, info = super().transcribe(audible, *args, **options)
+        info = replace(
+            info,
+            duration=len(samples) / SAMPLE_RATE,
+            duration_after_vad=len(heard.audio) / SAMPLE_RATE,
+        )
+        return (in_recording(segment, heard) for segment in segments), info
+
+    def _asks_for_language(self, language: str | None = None, *_args: Any, **_options: Any) -> bool:
+        return language is None and self.model.is_multilingual
 
     def encode(self, features: np.ndarray) -> EncoderOutput:
         """faster-whisper's; a window with a gap is encoded again without it."""
         call = current(self.steerer)
         behind_gap = call is not None and call.leads_past_gap()
+        parts = find_parts(features) if call is not None and call.of_excerpt and features.ndim == 2 else []
+        if len(parts) > 1:
+            features = _ended_at(features, parts[0].end)
         encoded = super().encode(features)
         if not isinstance(encoded, SteeredStorage) or call is None or not call.options.skip_gaps:
             return encoded
@@ -113,10 +148,9 @@ class WhisperModel(faster_whisper.WhisperModel):
         scores, levels = encoded.batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
         plan = plan_window(scores, content_of(features), levels, behind_gap)
         if plan.cut is not None and not plan.cut.seeks_only():
-            features = features.copy()
-            # as the library pads its end
-            features[:, MEL_FRAMES_PER_ENCODER_FRAME * plan.cut.decode_until :] = 0
-            encoded = super().encode(features)
+            encoded = super().encode(_ended_at(features, plan.cut.decode_until))
+        elif plan.cut is None and len(parts) > 1:
+            plan = plan._replace(cut=WindowCut(0, parts[0].end, parts[1].start))
         encoded.batch = encoded.batch._replace(**plan._asdict())
         call.results.append(encoded.batch)
         return encoded
@@ -132,9 +166,12 @@ class WhisperModel(faster_whisper.WhisperModel):
             target = begin + cut.skip_to
             tokens = WindowTokens([target, target], encoder_output.batch.window())
             return Decoded([tokens], 0.0), 0.0, 0.0, 0.0
-        result, logprob, temperature, compression = super().generate_with_fallback(
-            encoder_output, prompt, tokenizer, options
-        )
+        if encoder_output.batch.ends_at_once():
+            result, logprob, temperature, compression = Decoded([[]], 1.0), 0.0, 0.0, 0.0
+        else:
+            result, logprob, temperature, compression = super().generate_with_fallback(
+                encoder_output, prompt, tokenizer, options
+            )
         window = encoder_output.batch.window()
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
         rule = SilenceRule(options.no_speech_threshold, options.log_prob_threshold)
@@ -213,6 +250,29 @@ class WhisperModel(faster_whisper.WhisperModel):
             tokens.window.scores, segment.start - offset, segment.end - offset
         )
         return Segment(**vars(segment), **labels._asdict())
+
+
+def _ended_at(features: np.ndarray, frame: int) -> np.ndarray:
+    """A window's log mel [n_mels, 3000] as if the audio ended at an encoder frame: as the library pads it."""
+    ended = features.copy()
+    ended[:, MEL_FRAMES_PER_ENCODER_FRAME * frame :] = 0
+    return ended
+
+
+def in_recording(segment: fw.Segment, heard: Excerpt) -> fw.Segment:
+    """The segment of an excerpt with times of the recording."""
+    if not heard.passages:
+        return segment
+    words = [
+        replace(word, start=heard.time(word.start), end=heard.time(word.end)) for word in segment.words or []
+    ]
+    return replace(
+        segment,
+        seek=round(heard.time(segment.seek * MEL_FRAME_SECONDS) / MEL_FRAME_SECONDS),
+        start=heard.time(segment.start),
+        end=heard.time(segment.end),
+        words=words or segment.words,
+    )
 
 
 class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):

@@ -221,6 +221,12 @@ class SteeredWhisper(Whisper):
                 avg_logprob=0.0, no_speech_prob=0.0, temperature=0.0, compression_ratio=0.0,
             )  # fmt: skip
             return _DecodedWindow(seeks, cut)
+        if batch.ends_at_once():
+            empty = DecodingResult(
+                frames, options.language or "en",
+                avg_logprob=0.0, no_speech_prob=1.0, temperature=0.0, compression_ratio=0.0,
+            )  # fmt: skip
+            return _DecodedWindow(empty, cut)
         if batch.window().is_silence():  # an empty transcript is right
             # without a length penalty whisper divides by the length
             penalty = 1.0 if options.length_penalty is None else options.length_penalty

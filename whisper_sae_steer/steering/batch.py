@@ -69,8 +69,11 @@ class SteeredBatch(NamedTuple):
         no-speech token's probability or, where a model never uses that token, leave it at 0. Any other window
         keeps the decoder's, to the bit. Waits for the device.
         """
-        is_whole = float(self.strength[row].amin()) >= 1
-        return 1.0 if is_whole and self.window(row).is_silence() else decoders
+        return 1.0 if self.ends_at_once(row) else decoders
+
+    def ends_at_once(self, row: int = 0) -> bool:
+        """Whether a window needs no decoding: nobody speaks, and the edit is whole. Waits for the device."""
+        return float(self.strength[row].amin()) >= 1 and self.window(row).is_silence()
 
     def window(self, row: int = 0) -> SteeredWindow:
         """One of the windows."""

@@ -53,6 +53,8 @@ class Call:
     explored: dict[bytes, Any] = field(default_factory=dict[bytes, Any])
     """encoder output of windows that the language was read from, unedited, by their mel: transcribing takes
     it from here instead of encoding the same mel again"""
+    of_excerpt: bool = False
+    """whether the windows are those of an excerpt, whose passages are decoded one by one"""
 
     @property
     def last(self) -> SteeredBatch:

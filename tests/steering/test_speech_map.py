@@ -1,0 +1,87 @@
+"""The speech map: nothing that is spoken is passed over, however quiet; what is left out leaves its time."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.real_models import sample, truth
+from whisper_sae_steer.audio.units import SAMPLE_RATE
+from whisper_sae_steer.steering import speech_map
+from whisper_sae_steer.steering.speech_map import Passage, excerpt, find_passages, speech_probabilities
+
+RNG = np.random.default_rng(0)
+
+
+def faint(seconds: float) -> NDArray[np.float32]:
+    """Noise of −80 dBFS."""
+    return (1e-4 * RNG.standard_normal(round(seconds * SAMPLE_RATE))).astype(np.float32)
+
+
+def word() -> NDArray[np.float32]:
+    """About half a second of the sample, from the middle of its speech."""
+    span = truth("speech")["speech"][0]
+    start = round((span["start"] + 1) * SAMPLE_RATE)
+    return sample("speech")[start : start + SAMPLE_RATE // 2]
+
+
+def test_ordinary_speech_stays_as_it_is():
+    assert excerpt(sample("speech")) is None
+    assert excerpt(np.concatenate([sample("speech"), faint(8)])) is None
+
+
+@pytest.mark.parametrize("audio", [np.zeros(0, np.float32), np.zeros(5 * SAMPLE_RATE, np.float32), faint(20)])
+def test_nothing_is_left_where_nobody_speaks(audio: NDArray[np.float32]):
+    heard = excerpt(audio)
+    assert heard is None if not len(audio) else heard is not None and not heard.passages
+    assert heard is None or not len(heard.audio)
+
+
+@pytest.mark.parametrize("decibels", [-20, -50, -60])
+def test_a_quiet_word_is_heard_behind_a_loud_sentence(decibels: int):
+    """Without the even loudness Silero misses two of three words at −60 dBFS."""
+    quiet = word() * 10 ** (decibels / 20) / np.sqrt(np.mean(word() ** 2))
+    audio = np.concatenate([sample("speech"), faint(6), quiet.astype(np.float32), faint(6)])
+    start = len(sample("speech")) + 6 * SAMPLE_RATE
+    assert any(p.onset <= start + 2000 and p.offset >= start + 6000 for p in find_passages(audio))
+
+
+def test_sentences_keep_their_times():
+    spoken = truth("gap")["speech"]
+    heard = excerpt(sample("gap"))
+    assert heard is not None
+    assert len(heard.passages) == len(spoken)
+    for passage, span in zip(heard.passages, spoken, strict=True):
+        assert passage.start <= span["start"] * SAMPLE_RATE < span["end"] * SAMPLE_RATE <= passage.end
+    place = 0
+    for passage in heard.passages:
+        middle = (passage.end - passage.start) // 2
+        time = heard.time((place + middle) / SAMPLE_RATE)
+        assert time == pytest.approx((passage.start + middle) / SAMPLE_RATE, abs=2e-3)
+        np.testing.assert_array_equal(
+            heard.audio[place : place + 2 * middle], sample("gap")[passage.start :][: 2 * middle]
+        )
+        place += passage.end - passage.start + speech_map.JOINT_SAMPLES
+    joint = heard.passages[0].end - heard.passages[0].start
+    assert not heard.audio[joint : joint + speech_map.JOINT_SAMPLES].any()
+
+
+def test_a_word_between_two_pauses_stays_with_its_neighbours():
+    sentence = sample("speech")
+    audio = np.concatenate([sentence, faint(3), word(), faint(3), sentence, faint(9), sentence])
+    assert len(find_passages(audio)) == 2
+
+
+def test_times_in_a_joint_are_those_of_the_nearest_passage():
+    rate = SAMPLE_RATE
+    passages = [Passage(0, 2 * rate, 0, rate), Passage(10 * rate, 12 * rate, 11 * rate, 12 * rate)]
+    heard = speech_map.Excerpt(np.zeros(round(4.5 * rate), np.float32), passages)
+    assert [heard.time(t) for t in (0.5, 2.2, 2.3, 4.0, 9.0)] == [0.5, 1.0, 11.0, 11.5, 12.0]
+
+
+def test_long_recordings_are_heard_in_blocks(monkeypatch: pytest.MonkeyPatch):
+    whole = find_passages(sample("gap"))
+    monkeypatch.setattr(speech_map, "BLOCK_FRAMES", 300)
+    assert len(speech_probabilities(sample("gap"))) == -(-len(sample("gap")) // speech_map.FRAME_SAMPLES)
+    blocks = find_passages(sample("gap"))  # the detector is less sure where it begins to listen
+    assert len(blocks) <= len(whole) + 3
+    assert all(any(b.onset <= w.onset + 2000 and b.offset >= w.offset - 2000 for b in blocks) for w in whole)

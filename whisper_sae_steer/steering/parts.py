@@ -1,0 +1,29 @@
+"""Parts: the passages of an excerpt (``speech_map.py``) that a window holds. Each is decoded by itself."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME
+
+JOINT_MEL_FRAMES = 40
+"""of digital silence (0.4 s) in a row between two parts"""
+
+
+class Part(NamedTuple):
+    """Frames of a window."""
+
+    start: int
+    end: int
+
+
+def find_parts(mel: NDArray[np.float32]) -> list[Part]:
+    """The parts of a window's log mel [n_mels, 3000]: what digital silence, or padding, lies between."""
+    flat = np.ptp(mel, axis=0) < 1e-6
+    edges = np.flatnonzero(np.diff(flat, prepend=False, append=False)).reshape(-1, 2)
+    silent = [(start, end) for start, end in edges.tolist() if end - start >= JOINT_MEL_FRAMES]
+    bounds = [0, *(bound for span in silent for bound in span), mel.shape[1]]
+    spans = zip(bounds[::2], bounds[1::2], strict=True)
+    step = MEL_FRAMES_PER_ENCODER_FRAME
+    return [Part(start // step, -(-end // step)) for start, end in spans if end > start]

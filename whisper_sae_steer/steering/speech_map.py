@@ -1,0 +1,131 @@
+"""The speech map: which passages of a recording may hold speech, found before anything is encoded.
+
+Silero's voice activity detector listens at a threshold that no spoken word of the development recordings
+stays below, to audio made evenly loud: a quiet word behind a loud sentence is as plain to it as the sentence.
+What lies between passages is left out; about what lies in them, the gate decides.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from faster_whisper.vad import get_vad_model
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
+from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES
+from .cuts import MIN_GAP_FRAMES, with_replies
+
+THRESHOLD = 0.2
+"""Silero's probability of speech; its own default is 0.5"""
+FRAME_SAMPLES = 512
+"""that one probability stands for"""
+PAD_SAMPLES = SAMPLE_RATE
+"""left around what may be speech"""
+JOINT_SAMPLES = SAMPLE_RATE // 2
+"""of digital silence between passages"""
+MIN_GAP_SAMPLES = MIN_GAP_FRAMES * SAMPLES_PER_ENCODER_FRAME
+"""shorter stretches without speech stay"""
+LOUDNESS = 0.1
+"""root mean square (−20 dBFS) that every moment is brought to"""
+FAINTEST = 1e-4
+"""root mean square (−80 dBFS) that is still brought there"""
+LEVEL_SAMPLES, SMOOTHED_LEVELS, HELD_LEVELS = 480, 5, 67
+"""length that a level is measured over; levels averaged (0.15 s); levels whose loudest counts (±1 s)"""
+BLOCK_FRAMES, LEAD_FRAMES = 10_000, 100
+"""frames heard at a time (5 minutes), and those before them that the detector hears first"""
+
+
+class Passage(NamedTuple):
+    """A stretch of a recording that is kept, in samples from the recording's start."""
+
+    start: int
+    end: int
+    onset: int
+    """where the detector first hears what may be speech"""
+    offset: int
+    """and where it last does"""
+
+
+class Excerpt(NamedTuple):
+    """The passages of a recording one after the other, and where they come from."""
+
+    audio: NDArray[np.float32]
+    """[n] samples of all passages, with JOINT_SAMPLES of silence between them"""
+    passages: Sequence[Passage]
+
+    def time(self, seconds: float) -> float:
+        """When in the recording that is which is at ``seconds`` of the excerpt."""
+        sample = round(seconds * SAMPLE_RATE)
+        starts = self._starts()
+        number = max(0, int(np.searchsorted(starts, sample + JOINT_SAMPLES // 2, side="right")) - 1)
+        passage = self.passages[number]
+        time = passage.start + sample - int(starts[number])
+        return round(min(max(time, passage.onset), passage.offset) / SAMPLE_RATE, 3)
+
+    def _starts(self) -> NDArray[np.int64]:
+        """The sample of the excerpt at which each passage begins."""
+        lengths = [passage.end - passage.start + JOINT_SAMPLES for passage in self.passages]
+        return np.cumsum([0, *lengths[:-1]])
+
+
+def speech_probabilities(audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Silero's probability of speech in every FRAME_SAMPLES of audio [n] at 16 kHz, made evenly loud."""
+    block, lead = BLOCK_FRAMES * FRAME_SAMPLES, LEAD_FRAMES * FRAME_SAMPLES
+    detector, heard = get_vad_model(), [np.zeros(0, dtype=np.float32)]
+    for start in range(0, len(audio), block):
+        first = max(0, start - lead)
+        piece = evenly_loud(audio[first : start + block])
+        probabilities = np.asarray(detector(np.pad(piece, (0, -len(piece) % FRAME_SAMPLES)))).reshape(-1)
+        heard.append(probabilities[(start - first) // FRAME_SAMPLES :])
+    return np.concatenate(heard)
+
+
+def evenly_loud(audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Audio [n] whose level over 0.15 s, the loudest within a second, is the same everywhere."""
+    blocks = np.pad(audio, (0, -len(audio) % LEVEL_SAMPLES)).reshape(-1, LEVEL_SAMPLES)
+    power = uniform_filter1d(np.square(blocks).mean(1), SMOOTHED_LEVELS)
+    level = np.sqrt(np.maximum(maximum_filter1d(power, HELD_LEVELS), FAINTEST**2))
+    gain = (LOUDNESS / level).astype(np.float32)
+    return np.clip(blocks * gain[:, None], -1, 1).reshape(-1)[: len(audio)]
+
+
+def find_passages(audio: NDArray[np.float32]) -> list[Passage]:
+    """The passages of audio [n] at 16 kHz that may hold speech; what is between them takes 1 s or more.
+
+    A beginning or an end without speech, if it is shorter, stays too.
+    """
+    heard = speech_probabilities(audio) >= THRESHOLD
+    edges = np.flatnonzero(np.diff(heard, prepend=False, append=False)) * FRAME_SAMPLES
+    joined: list[tuple[int, int]] = []
+    for onset, offset in (edges.reshape(-1, 2) // SAMPLES_PER_ENCODER_FRAME).tolist():
+        if joined and onset - joined[-1][1] < MIN_GAP_FRAMES:
+            onset = joined.pop()[0]
+        joined.append((onset, offset))
+    spoken = with_replies(joined, len(audio) // SAMPLES_PER_ENCODER_FRAME + 1)
+
+    def kept(onset: int, offset: int) -> Passage:
+        begins, ends = onset < MIN_GAP_SAMPLES, len(audio) - offset < MIN_GAP_SAMPLES
+        return Passage(
+            0 if begins else onset - PAD_SAMPLES,
+            len(audio) if ends else offset + PAD_SAMPLES,
+            0 if begins else onset,
+            len(audio) if ends else offset,
+        )
+
+    return [kept(*(frame * SAMPLES_PER_ENCODER_FRAME for frame in span)) for span in spoken]
+
+
+def excerpt(audio: NDArray[np.float32]) -> Excerpt | None:
+    """The passages of audio [n] that may hold speech; it may be none of it.
+
+    None if that is all of it, or if it is one passage that a window holds as it is: nothing would be saved.
+    """
+    passages = find_passages(audio)
+    if sum(passage.end - passage.start for passage in passages) == len(audio):
+        return None
+    if len(passages) == 1 and len(audio) <= WINDOW_SAMPLES:
+        return None
+    silence = np.zeros(JOINT_SAMPLES, dtype=np.float32)
+    pieces = [piece for passage in passages for piece in (silence, audio[passage.start : passage.end])]
+    return Excerpt(np.concatenate([audio[:0], *pieces[1:]]), passages)

@@ -16,9 +16,10 @@ def mel(*spans: tuple[int, int]) -> np.ndarray:
 
 
 def test_digital_silence_and_padding_lie_between_parts():
-    window = mel((0, 400), (450, 460), (480, 1000))
-    window[:, 1000:] = 0  # as libraries pad
-    assert find_parts(window) == [Part(0, 200), Part(225, 500)]  # 20 flat frames are no joint
+    window = mel((0, 400), (448, 460), (480, 700), (800, 1000), (1200, 1300))
+    window[:, 1300:] = 0  # as libraries pad
+    # flat for 48 frames, as a joint; for 20 and 100, as no joint is; for 200, longer than most pauses
+    assert find_parts(window) == [Part(0, 200), Part(224, 500), Part(600, 650)]
     assert find_parts(mel((0, 3000))) == [Part(0, 1500)]
     assert find_parts(mel((101, 3000))) == [Part(50, 1500)]
     assert find_parts(mel()) == []

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.feature_extractor import FeatureExtractor
 from numpy.typing import NDArray
 
 from tests.support.real_models import sample, truth
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.steering import speech_map
+from whisper_sae_steer.steering.parts import find_parts
 from whisper_sae_steer.steering.speech_map import Passage, excerpt, find_passages, speech_probabilities
 
 RNG = np.random.default_rng(0)
@@ -69,6 +72,17 @@ def test_a_word_between_two_pauses_stays_with_its_neighbours():
     sentence = sample("speech")
     audio = np.concatenate([sentence, faint(3), word(), faint(3), sentence, faint(9), sentence])
     assert len(find_passages(audio)) == 2
+
+
+def test_the_joint_is_found_in_the_mel():
+    heard = excerpt(sample("gap"))
+    assert heard is not None
+    mel = FeatureExtractor()(heard.audio)[:, : 2 * 1500]
+    parts = find_parts(pad_or_trim(mel))
+    assert len(parts) == len(heard.passages) == 2
+    joint = (heard.passages[0].end - heard.passages[0].start) / 320
+    assert joint - 50 <= parts[0].end <= joint + 2  # the silence around it may lie below what a mel shows
+    assert joint + 23 <= parts[1].start <= joint + 75
 
 
 def test_times_in_a_joint_are_those_of_the_nearest_passage():

@@ -101,7 +101,8 @@ def test_attached_models_write_nothing_for_noise_and_the_same_for_speech(kind: s
         assert not words(text(model, BEEPS))
         assert words(text(model, SPEECH)) == SPOKEN
         windows, steered = handle.stats()
-        assert 0 < steered < windows
+        assert steered < windows
+        assert steered or kind == "faster"  # whose speech map passes over the beeps
         handle.alpha = 0
         assert text(model, BEEPS) == before
         assert handle.stats().windows == windows

@@ -173,7 +173,12 @@ def test_metrics_count_what_was_done(client: openai.OpenAI, server: Serving) -> 
     client.audio.transcriptions.create(file=speech(), model="tiny.en")
     assert [value(name) - old for name, old in zip(names, before, strict=True)] == [10.0, 1.0, 1.0]
     assert value("whisper_windows_steered_total") == steered
+    windows = value("whisper_windows_total")
     client.audio.transcriptions.create(file=("a.wav", wav(2)), model="tiny.en")
+    assert value("whisper_windows_total") == windows  # passed over: nothing in it may be speech
+    client.audio.transcriptions.create(
+        file=("a.wav", wav(2)), model="tiny.en", extra_body={"skip_gaps": "false"}
+    )
     assert value("whisper_windows_steered_total") == steered + 1
     labels = {"endpoint": "/v1/audio/transcriptions", "status": "200"}
     assert value("whisper_requests_total", **labels) >= 2

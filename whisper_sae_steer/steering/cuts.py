@@ -6,7 +6,7 @@ gap is cut where the gap begins, and the next one starts where it ends. A window
 alone, so ordinary speech costs nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -154,10 +154,14 @@ def speech_regions(
     Words buried in noise rise little above that ceiling: a stretch in doubt is no gap.
     """
     edges = np.flatnonzero(np.diff(scores > gap_below, prepend=False, append=False))
+    spans = edges.reshape(-1, 2).tolist()
+    return without_short_gaps((a, b) for a, b in spans if scores[a:b].max() >= noise_ceiling)
+
+
+def without_short_gaps(spans: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
+    """Stretches in encoder frames, where less than MIN_GAP_FRAMES lie between two as one."""
     regions: list[tuple[int, int]] = []
-    for start, end in edges.reshape(-1, 2).tolist():
-        if scores[start:end].max() < noise_ceiling:
-            continue
+    for start, end in spans:
         if regions and start - regions[-1][1] < MIN_GAP_FRAMES:
             start = regions.pop()[0]
         regions.append((start, end))

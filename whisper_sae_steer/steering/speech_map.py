@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES
-from .cuts import MIN_GAP_FRAMES, with_replies
+from .cuts import MIN_GAP_FRAMES, with_replies, without_short_gaps
 
 THRESHOLD = 0.2
 """Silero's probability of speech; its own default is 0.5"""
@@ -97,12 +97,8 @@ def find_passages(audio: NDArray[np.float32]) -> list[Passage]:
     """
     heard = speech_probabilities(audio) >= THRESHOLD
     edges = np.flatnonzero(np.diff(heard, prepend=False, append=False)) * FRAME_SAMPLES
-    joined: list[tuple[int, int]] = []
-    for onset, offset in (edges.reshape(-1, 2) // SAMPLES_PER_ENCODER_FRAME).tolist():
-        if joined and onset - joined[-1][1] < MIN_GAP_FRAMES:
-            onset = joined.pop()[0]
-        joined.append((onset, offset))
-    spoken = with_replies(joined, len(audio) // SAMPLES_PER_ENCODER_FRAME + 1)
+    spans = (edges.reshape(-1, 2) // SAMPLES_PER_ENCODER_FRAME).tolist()
+    spoken = with_replies(without_short_gaps(spans), len(audio) // SAMPLES_PER_ENCODER_FRAME + 1)
 
     def kept(onset: int, offset: int) -> Passage:
         begins, ends = onset < MIN_GAP_SAMPLES, len(audio) - offset < MIN_GAP_SAMPLES

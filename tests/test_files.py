@@ -82,3 +82,10 @@ def test_a_folder_that_can_not_be_made(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(info, "main", full)
     assert main(["info"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_files_have_the_rights_that_open_gives(tmp_path: Path):
+    (tmp_path / "opened").touch()
+    write_text(tmp_path / "written", "text")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "opened").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["opened", "written"]

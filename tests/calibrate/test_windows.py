@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -167,6 +168,8 @@ def test_plan_reads_unknown_lengths_from_the_file(tmp_path: Path):
 class CountingEncoder:
     """Encodes a window as its first sample, and stops at the ``limit``-th."""
 
+    workers = 1
+
     def __init__(self, limit: int | None = None):
         self.lengths: list[int] = []
         self.limit = limit
@@ -266,15 +269,10 @@ def test_a_word_lies_somewhere_in_a_window_of_noise(tmp_path: Path):
     write_wav(tmp_path / "noise.wav", gaussian(3 * SAMPLE_RATE, 0.05, 0))
     speech = clip("utterance", "speech", path=SPEECH, text="the train", group=group, seconds=10.0)
     noise = clip("noise", path=tmp_path / "noise.wav", group=group)
-    seen: list[NDArray[np.float32]] = []
-
-    def encoder(audio: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        seen.extend(audio)
-        return torch.zeros(1, 1500, 4)
-
+    encoder: Any = Mock(workers=1, return_value=torch.zeros(1, 1500, 4))
     (recipe,) = words_in_noise([noise], [speech], 0)
-    windows: Any = encode(encoder, [recipe], tmp_path / "work")  # type: ignore[arg-type]
-    (window,), (audio,) = windows, seen
+    (window,) = encode(encoder, [recipe], tmp_path / "work")
+    ((audio,),) = encoder.call_args.args
     assert recipe.at is not None
     start, length = recipe.at, int(recipe.short * SAMPLE_RATE)
     heard = np.flatnonzero(window.speech) * 320
@@ -299,9 +297,10 @@ def test_frames_beyond_float16_are_kept_whole(tmp_path: Path):
     """Blocks of large models write more than 65,504 into single channels."""
     (recipe,) = plan([], [], 1, 0)
     frames = torch.randn(1, 1500, 4, generator=torch.Generator().manual_seed(0))
+    encoder: Any = Mock(workers=1, return_value=frames)
     for largest, dtype in ((65_000.0, np.float16), (70_000.0, np.float32)):
         frames[0, 7, 2] = -largest
-        (window,) = encode(lambda _: frames, [recipe], tmp_path / f"{largest}")  # type: ignore[arg-type]
+        (window,) = encode(encoder, [recipe], tmp_path / f"{largest}")
         assert np.load(window.path)["frames"].dtype == dtype
         torch.testing.assert_close(window.frames(), frames[0], rtol=2**-11, atol=1e-7)
 
@@ -313,3 +312,14 @@ def test_windows_hold_the_encoders_frames(tmp_path: Path):
     assert audio is not None
     torch.testing.assert_close(window.frames(), encoder([audio])[0], rtol=1e-3, atol=1e-3)
     assert window.frames().dtype == torch.float32
+
+
+def test_windows_come_in_the_order_of_their_recipes_from_several_threads(tmp_path: Path):
+    recipes = plan([], [], 12, 0)
+    here = encode(WindowEncoder(weights("tiny.en"), threads=1), recipes, tmp_path / "one")
+    encoder = WindowEncoder(weights("tiny.en"), threads=3)
+    windows = encode(encoder, recipes, tmp_path / "three")
+    assert encoder.workers == 3
+    assert [w.key for w in windows] == [w.key for w in here] == [recipe.key for recipe in recipes]
+    for one, other in zip(windows, here, strict=True):
+        torch.testing.assert_close(one.frames(), other.frames(), rtol=1e-2, atol=1e-2)

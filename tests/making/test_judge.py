@@ -31,7 +31,10 @@ TEXTS = {
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transcripts without a model."""
 
-    def write(peers: Sequence[Any], clips: Sequence[Clip], _models: Any, out: Path, _language: str) -> None:
+    def write(
+        peers: Sequence[Any], clips: Sequence[Clip], _models: Any, out: Path, _language: str, with_raw: Any
+    ) -> None:
+        assert not with_raw
         for peer in peers:
             (out / peer.name).mkdir(parents=True)
             rows = [

@@ -23,6 +23,7 @@ from ..errors import CalibrationError
 from ..files import write_text
 from ..models.convert import load_torch
 from ..models.marks import differ
+from ..models.memory import large_blocks_returned
 from ..models.taps import WindowEncoder, rest_of_encoder
 from ..models.weights import Weights
 from ..sae.autoencoder import SAE
@@ -128,22 +129,23 @@ def calibrate(
     """
     _check(weights, sae, nonspeech, speech, config, base)
     recordings = encode_recordings(weights, sae, nonspeech, speech, config, work)
-    sae = with_threshold(sae, recordings.fitted, config.seed)
-    samples = sample_folds(sae, recordings, config.seed)
-    metadata = _metadata(weights, sae, config)
-    gate = calibrate_gate(sae, samples, recordings, config.seed, base)
     model = load_torch(weights)
     tap = sae.config.tap
     at_output = tap == "encoder_output"
-    export_gate = calibrate_export_gate(model, recordings, config.seed, base) if at_output else None
+    with large_blocks_returned():
+        sae = with_threshold(sae, recordings.fitted, config.seed)
+        samples = sample_folds(sae, recordings, config.seed)
+        gate = calibrate_gate(sae, samples, recordings, config.seed, base)
+        export_gate = calibrate_export_gate(model, recordings, config.seed, base) if at_output else None
     judged = judged_windows(recordings.held_back)
     # weights with the same encoder may share the folder, but not the texts
     decoded = work / f"decoded-{weights.sha256[:12]}.json"
     judge = Judge(plain_model(str(weights.ct2_dir)), judged, decoded, rest_of_encoder(model.encoder, tap))
-    metadata = replace(metadata, no_speech_works=judge.no_speech_works())
+    metadata = replace(_metadata(weights, sae, config), no_speech_works=judge.no_speech_works())
     objective = SilenceObjective(model, tap, metadata.no_speech_works)
     evidence = EditEvidence(sae, objective, _without(samples, HELD_BACK), recordings.fitted)
-    chosen = choose_edit(evidence, config, base)
+    with large_blocks_returned():
+        chosen = choose_edit(evidence, config, base)
     pack = _assembled(metadata, gate, chosen.edit, recordings.probe, export_gate)
     strength = find_strength(judge, pack, chosen.least_unit)
     measured = measure(judge, strength.pack, recordings.windows, gate.report, base)

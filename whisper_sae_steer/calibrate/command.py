@@ -10,7 +10,6 @@ from ..commands.common import add_model, add_sae, add_threads, pack_named
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
-from ..models.memory import return_large_blocks
 from ..models.weights import Weights, resolve
 from ..sae.find import locate_sae
 from ..sae.formats import load_sae
@@ -50,7 +49,6 @@ def main(args: argparse.Namespace) -> int:
         raise CalibrationError(f"--out {args.out} is a folder; give the file that the pack is to be")
     if args.threads:
         torch.set_num_threads(args.threads)
-    return_large_blocks()
     weights = resolve(args.model)
     nonspeech, speech, warnings = listen(*read_both_kinds(args))
     for warning in warnings:

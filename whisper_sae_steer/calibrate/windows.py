@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,37 +161,46 @@ def encode(encoder: WindowEncoder, recipes: Sequence[WindowRecipe], folder: Path
     """Encode what ``folder`` doesn't hold yet. Clips that can't be read are skipped with a line."""
     folder.mkdir(parents=True, exist_ok=True)
     vad = get_vad_model()
-    windows: list[CalibrationWindow] = []
-    for recipe in tqdm(recipes, desc="encode", unit="window"):
-        path = folder / f"{hashlib.sha256(recipe.key.encode()).hexdigest()[:24]}.npz"
-        if not path.exists():
-            try:
-                audio, clean = _audio(recipe)
-            except AudioError as error:
-                tqdm.write(f"skipped: {error}")
-                continue
-            with write_atomically(path) as temporary:
-                np.savez(
-                    temporary,
-                    frames=_stored(encoder([audio])[0]),
-                    content=max(1, content_frames(len(audio))),
-                    speech=speech_frames(vad, clean) if clean is not None else np.zeros(WINDOW_FRAMES, bool),
-                )
-        saved = np.load(path)
-        clip = recipe.clip
-        windows.append(
-            CalibrationWindow(
-                key=recipe.key,
-                clip=clip,
-                is_speech=clip is not None and clip.kind == "speech",
-                reference=clip.text if clip and not recipe.short and saved["content"] < WINDOW_FRAMES else "",
-                fold=fold_of(clip.group if clip else recipe.key),
-                content=int(saved["content"]),
-                speech=saved["speech"],
-                path=path,
+    with ThreadPoolExecutor(encoder.workers) as pool:
+        encoded = pool.map(partial(_encoded, encoder, vad, folder), recipes)
+        try:
+            windows = list(tqdm(encoded, "encode", len(recipes), unit="window"))
+        except BaseException:  # Ctrl-C waits for the windows at hand, not for all
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [window for window in windows if window is not None]
+
+
+def _encoded(
+    encoder: WindowEncoder, vad: object, folder: Path, recipe: WindowRecipe
+) -> CalibrationWindow | None:
+    """A window, encoded if ``folder`` doesn't hold it yet; None if its clip can't be read."""
+    path = folder / f"{hashlib.sha256(recipe.key.encode()).hexdigest()[:24]}.npz"
+    if not path.exists():
+        try:
+            audio, clean = _audio(recipe)
+        except AudioError as error:
+            tqdm.write(f"skipped: {error}")
+            return None
+        with write_atomically(path) as temporary:
+            np.savez(
+                temporary,
+                frames=_stored(encoder([audio])[0]),
+                content=max(1, content_frames(len(audio))),
+                speech=speech_frames(vad, clean) if clean is not None else np.zeros(WINDOW_FRAMES, bool),
             )
-        )
-    return windows
+    saved = np.load(path)
+    clip = recipe.clip
+    return CalibrationWindow(
+        key=recipe.key,
+        clip=clip,
+        is_speech=clip is not None and clip.kind == "speech",
+        reference=clip.text if clip and not recipe.short and saved["content"] < WINDOW_FRAMES else "",
+        fold=fold_of(clip.group if clip else recipe.key),
+        content=int(saved["content"]),
+        speech=saved["speech"],
+        path=path,
+    )
 
 
 def _stored(frames: Tensor) -> NDArray[np.float16] | NDArray[np.float32]:

@@ -15,7 +15,7 @@ from ..commands.common import add_model, add_sae, add_threads
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.cache import cache_dir
-from ..models.memory import keep_large_blocks, return_large_blocks
+from ..models.memory import keep_large_blocks
 from ..models.weights import Weights, resolve
 from ..steering.pack import save_pack, stored_digest
 from . import autoencoder
@@ -112,7 +112,6 @@ def _made(
     warnings: Sequence[str],
 ) -> MadePack:  # fmt: skip
     """Calibrate, write the pack and its page into ``work``, and judge it on what was held back."""
-    return_large_blocks()
     result = calibrate(
         weights, chosen.sae, recordings.nonspeech, recordings.speech, CalibrationConfig(), work / "windows"
     )

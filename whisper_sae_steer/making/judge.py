@@ -73,7 +73,8 @@ def judge(
     clips = [*_some(recordings.nonspeech), *_some(recordings.speech)]
     names = PEERS[library]
     peers, _ = choose(list(names.values()), None)
-    run(peers, clips, Models(model, compute_type, device, threads, str(pack)), out, OWN_LANGUAGE)
+    models = Models(model, compute_type, device, threads, str(pack))
+    run(peers, clips, models, out, OWN_LANGUAGE, with_raw=())
     found = collect(peers, clips, out)
     rows = {way: {row["path"]: row for row in found.get(name, [])} for way, name in names.items()}
     done = [clip for clip in clips if all(_worked(rows[name].get(clip.key)) for name in WAYS)]

@@ -36,6 +36,8 @@ def require_block(tap: str, blocks: int, name: str) -> None:
         raise PackError(f"tap {tap} does not exist: {name} has blocks 0 to {blocks - 1}")
 
 
+MOST_WORKERS = 4
+"""each of them takes memory for a window"""
 NOTHING = Identity()
 """what is left to run after ``encoder_output``"""
 
@@ -60,14 +62,21 @@ class WindowEncoder:
     ``all`` means every block and ``encoder_output``. PackError for a tap that doesn't exist.
     """
 
+    workers: int
+    """threads that may call it at once, which is faster than as many threads in one call"""
+
     def __init__(self, weights: Weights, *taps: str, threads: int = 0, device: str | torch.device = "cpu"):
         self.taps = taps or ("encoder_output",)
         self.device = torch.device(device)
+        self.workers = 1
         self._ct2 = self._torch = None
         if self.taps == ("encoder_output",) and self.device.type == "cpu":
+            threads = threads or torch.get_num_threads()
+            self.workers = min(threads, MOST_WORKERS)
             self._ct2 = ctranslate2.models.Whisper(
-                str(weights.ct2_dir), device="auto", compute_type="float32", intra_threads=threads
-            )
+                str(weights.ct2_dir), device="auto", compute_type="float32",
+                inter_threads=self.workers, intra_threads=threads // self.workers,
+            )  # fmt: skip
             n_mels = int(self._ct2.n_mels)
         else:
             model = load_torch(weights)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,16 +149,18 @@ def run(
     out: Path,
     language: str | None = None,
     progress: bool = True,
+    with_raw: Collection[str] = WITH_RAW,
 ) -> None:
     """Transcribe all clips with each peer; what `out` holds already is skipped, see `runner.run`.
 
-    Peers with a filter are not run: :func:`collect` derives their rows.
+    Peers with a filter are not run: :func:`collect` derives their rows. Those named in `with_raw` also get
+    a greedy first window.
     """
     for number, peer in enumerate(peers, 1):
         if peer.filter is None:
             if progress:
                 tqdm.write(f"{number}/{len(peers)} {peer.name}")
-            raw = peer.name in WITH_RAW
+            raw = peer.name in with_raw
             folder = out / peer.name
             runner.run(models.backend(peer), clips, [peer.alpha], folder, raw, language, progress)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.steering.other_weights import LOGIT, without_no_speech_token
 from tests.support.calibration_parts import write_noise, write_speech
-from tests.support.dead_token import LOGIT, without_no_speech_token
 from tests.support.real_models import sample, truth, weights
 from whisper_sae_steer import load_model
 from whisper_sae_steer.audio import synthetic

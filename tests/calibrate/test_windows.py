@@ -317,7 +317,7 @@ def test_windows_hold_the_encoders_frames(tmp_path: Path):
 def test_windows_come_in_the_order_of_their_recipes_from_several_threads(tmp_path: Path):
     recipes = plan([], [], 12, 0)
     here = encode(WindowEncoder(weights("tiny.en"), threads=1), recipes, tmp_path / "one")
-    encoder = WindowEncoder(weights("tiny.en"), threads=3)
+    encoder = WindowEncoder(weights("tiny.en"), threads=3, parallel=True)
     windows = encode(encoder, recipes, tmp_path / "three")
     assert encoder.workers == 3
     assert [w.key for w in windows] == [w.key for w in here] == [recipe.key for recipe in recipes]

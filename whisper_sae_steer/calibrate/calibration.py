@@ -167,7 +167,7 @@ def encode_recordings(
 ) -> EncodedRecordings:
     """Encode what ``work`` doesn't hold yet, at the SAE's tap. The encoder is gone again afterwards."""
     tap = sae.config.tap
-    encoder = WindowEncoder(weights, tap)
+    encoder = WindowEncoder(weights, tap, parallel=True)
     probe = encoder.probe()
     sae.preactivations(probe)  # refuses another width before anything is encoded
     _claim(work, weights, tap)

@@ -60,23 +60,34 @@ class WindowEncoder:
 
     ``encoder_output`` alone on a CPU runs in CTranslate2 (float32), all else in PyTorch, in one pass. The tap
     ``all`` means every block and ``encoder_output``. PackError for a tap that doesn't exist.
+
+    CTranslate2 takes two windows in two calls at once faster than one after the other on two threads:
+    ``parallel`` shares the threads among as many ``workers`` as may call.
     """
 
     workers: int
-    """threads that may call it at once, which is faster than as many threads in one call"""
+    """threads that may call it at once"""
 
-    def __init__(self, weights: Weights, *taps: str, threads: int = 0, device: str | torch.device = "cpu"):
+    def __init__(
+        self,
+        weights: Weights,
+        *taps: str,
+        threads: int = 0,
+        device: str | torch.device = "cpu",
+        parallel: bool = False,
+    ):
         self.taps = taps or ("encoder_output",)
         self.device = torch.device(device)
         self.workers = 1
         self._ct2 = self._torch = None
         if self.taps == ("encoder_output",) and self.device.type == "cpu":
             threads = threads or torch.get_num_threads()
-            self.workers = min(threads, MOST_WORKERS)
+            self.workers = min(threads, MOST_WORKERS) if parallel else 1
             self._ct2 = ctranslate2.models.Whisper(
                 str(weights.ct2_dir), device="auto", compute_type="float32",
                 inter_threads=self.workers, intra_threads=threads // self.workers,
             )  # fmt: skip
+            torch.set_num_threads(threads)  # CTranslate2 sets OpenMP's, and with them torch's, to a worker's
             n_mels = int(self._ct2.n_mels)
         else:
             model = load_torch(weights)

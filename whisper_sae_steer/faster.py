@@ -10,6 +10,7 @@ import faster_whisper
 import numpy as np
 from faster_whisper import transcribe as fw
 
+from .audio.mel import FeatureExtractor
 from .audio.reading import load_audio
 from .audio.units import (
     MEL_FRAME_SECONDS,
@@ -83,6 +84,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             str(weights.ct2_dir), device, device_index, compute_type, cpu_threads, num_workers,
             **kwargs,
         )  # fmt: skip
+        self.feature_extractor = FeatureExtractor(**self.feat_kwargs)
         self.steerer = Steerer(loaded) if loaded is not None else None
         if self.steerer is not None:
             self.model = SteeredEncoder(self.model, self.steerer, self.hf_tokenizer)

@@ -9,6 +9,7 @@ import scipy.io.wavfile
 import torch
 from faster_whisper.audio import decode_audio
 
+from tests.support.real_models import SAMPLES
 from whisper_sae_steer.audio.reading import find_audio, load_audio
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.errors import AudioError
@@ -34,14 +35,53 @@ def write_video_without_sound(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def test_file_equals_faster_whispers_decoding(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frames", [44_100, 44_100 * 40])
+def test_file_equals_faster_whispers_decoding(tmp_path: Path, frames: int) -> None:
     path = tmp_path / "a.wav"
-    path.write_bytes(wav_bytes(channels=2, rate=44100, frames=44100))
+    path.write_bytes(wav_bytes(channels=2, rate=44100, frames=frames))
     audio = load_audio(path)
     assert audio.dtype == np.float32
-    assert audio.shape == (SAMPLE_RATE,)
+    assert len(audio) == frames * SAMPLE_RATE // 44_100
     np.testing.assert_array_equal(audio, decode_audio(str(path)))
-    np.testing.assert_array_equal(audio, load_audio(str(path)))
+
+
+def test_damaged_files_are_read_as_far_as_faster_whisper_does(tmp_path: Path) -> None:
+    whole = (SAMPLES / "gap.ogg").read_bytes()
+    rng = np.random.default_rng(0)
+    for number, start in enumerate(rng.integers(len(whole) // 4, len(whole) - 2000, 5)):
+        path = tmp_path / f"{number}.ogg"
+        path.write_bytes(whole[:start] + rng.bytes(1500) + whole[start + 1500 :])
+        np.testing.assert_array_equal(load_audio(path), decode_audio(str(path)))
+
+
+def encoded(path: Path, codec: str, rate: int, layout: str, seconds: float) -> bytes:
+    """A tone as a stream without a container's header."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        channels = stream.layout.nb_channels
+        tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+        for begin in range(0, len(tone) - 1151, 1152):
+            piece = np.tile(tone[begin : begin + 1152], (channels, 1)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = rate, begin
+            for part in av.AudioResampler(stream.format, layout, rate).resample(frame):
+                container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("aac", "aac"), ("mp2", "mp2"), ("ac3", "ac3")])
+def test_channels_and_rates_that_change_on_the_way(tmp_path: Path, suffix: str, codec: str) -> None:
+    parts = [(44_100, "stereo", 1.0), (44_100, "mono", 1.5), (32_000, "stereo", 2.0)]
+    whole = [encoded(tmp_path / f"{n}.{suffix}", codec, *part) for n, part in enumerate(parts)]
+    path = tmp_path / f"whole.{suffix}"
+    path.write_bytes(b"".join(whole))
+    audio = load_audio(path)
+    assert len(audio) / SAMPLE_RATE == pytest.approx(4.5, abs=0.3)
+    for second in (0.5, 1.75, 3.5):
+        piece = audio[round((second - 0.2) * SAMPLE_RATE) :][: SAMPLE_RATE // 4]
+        loudest = np.abs(np.fft.rfft(piece)).argmax() * 4
+        assert loudest == pytest.approx(440, abs=5)
 
 
 def test_open_file_and_stream() -> None:

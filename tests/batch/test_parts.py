@@ -7,7 +7,7 @@ import pytest
 
 from whisper_sae_steer.batch import parts
 from whisper_sae_steer.batch.parts import KEY, PART_ROWS, BatchResults
-from whisper_sae_steer.batch.worker import Row, failed
+from whisper_sae_steer.batch.row import Row, failed
 from whisper_sae_steer.errors import ManifestError, SteerError
 
 SETTINGS: dict[str, Any] = {"model": "tiny.en", "steer_alpha": 1.0}

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -160,30 +161,35 @@ def _decode(source: str | BinaryIO, name: str) -> np.ndarray:
 
 
 def _decoded(source: str | BinaryIO) -> Iterator[NDArray[np.int16]]:
-    """Samples at 16 kHz, mono; broken packets are left out, as faster-whisper does."""
-    resampler, read = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE), AudioFifo()
+    """Samples at 16 kHz, mono. Rate, channels and format may change on the way."""
     with av.open(source, mode="r", metadata_errors="ignore") as container:
-        for frame in _sound(container.decode(audio=0)):
-            frame.pts = None  # times may jump
-            read.write(frame)
-            if read.samples >= RESAMPLED_AT_ONCE:
-                yield from _resampled(read.read(), resampler)
-    if read.samples:
-        yield from _resampled(read.read(), resampler)
-    yield from _resampled(None, resampler)
+        for _, frames in groupby(_sound(container.decode(audio=0)), _form):
+            yield from _resampled(frames)
 
 
 def _sound(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Frames without those that can't be decoded."""
-    while True:
-        with suppress(av.error.InvalidDataError):
-            frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame
+    """Frames up to one that can't be decoded, as faster-whisper takes them."""
+    with suppress(av.error.InvalidDataError):
+        yield from frames
 
 
-def _resampled(frame: AudioFrame | None, resampler: AudioResampler) -> Iterator[NDArray[np.int16]]:
-    """A frame at 16 kHz; None gives what the resampler still holds."""
-    for made in resampler.resample(frame):
-        yield made.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+def _form(frame: AudioFrame) -> tuple[str, str, int]:
+    """What frames that are resampled together have in common."""
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _resampled(frames: Iterator[AudioFrame]) -> Iterator[NDArray[np.int16]]:
+    resampler, read = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE), AudioFifo()
+
+    def resample(frame: AudioFrame | None) -> Iterator[NDArray[np.int16]]:
+        for made in resampler.resample(frame):
+            yield made.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+
+    for frame in frames:
+        frame.pts = None  # times may jump
+        read.write(frame)
+        if read.samples >= RESAMPLED_AT_ONCE:
+            yield from resample(read.read())
+    if read.samples:
+        yield from resample(read.read())
+    yield from resample(None)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing_extensions import Self
 
 from ..errors import ManifestError, SteerError
 from ..files import write_atomically
-from .worker import Row
+from .pieces import names_piece
+from .row import Row
 
 KEY = b"whisper_sae_steer"
 """in a file's metadata: JSON with `settings` and `versions`"""
@@ -95,8 +96,17 @@ class BatchResults:
         if len(self._rows) == PART_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flush()
 
+    def rows_of(self, keys: Collection[str]) -> dict[str, Row]:
+        """The latest rows of these keys, without those that failed."""
+        known = {key: self._latest[key] for key in keys if self.errors.get(key, "new") is None}
+        found: dict[str, Row] = {}
+        for path in sorted(set(known.values())):
+            rows: Any = pq.read_table(path, filters=[("path", "in", [k for k in known if known[k] == path])])
+            found |= {row["path"]: row for row in rows.to_pylist()}
+        return found
+
     def merge(self) -> None:
-        """Write the output file out of everything, one row a clip, and remove the parts."""
+        """Write the output file out of everything, one row a clip and none of pieces; remove the parts."""
         self._flush()
         parts = [path for path in self._files() if path != self.out]
         if parts:
@@ -153,7 +163,8 @@ class BatchResults:
         """The latest row of each clip."""
         for path in self._files():
             for batch in pq.ParquetFile(path).iter_batches(PART_ROWS):
-                mask = [self._latest[key] == path for key in batch["path"].to_pylist()]
+                keys = batch["path"].to_pylist()
+                mask = [self._latest[key] == path and not names_piece(key) for key in keys]
                 yield pa.Table.from_batches([batch]).filter(pa.array(mask)).cast(self._schema)
 
 

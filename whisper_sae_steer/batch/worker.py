@@ -2,11 +2,13 @@
 
 import gc
 import time
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import ctranslate2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..audio.reading import load_audio
 from ..audio.units import SAMPLE_RATE
@@ -15,6 +17,8 @@ from ..errors import SteerError
 from ..faster import WhisperModel
 from ..reports.segments import segment_dict
 from .config import BatchConfig, settings
+from .pieces import Piece, shifted
+from .row import Row, failed
 
 SEGMENT_FIELDS = (
     *("start", "end", "text", "avg_logprob", "no_speech_prob"),
@@ -28,18 +32,8 @@ class BatchRecording(NamedTuple):
     key: str
     file: str
     language: str
-
-
-class Row(TypedDict):
-    """What is known of one clip; `text` is None if and only if `error` says why."""
-
-    path: str
-    seconds: float | None
-    language: str | None
-    text: str | None
-    segments: list[dict[str, Any]]
-    error: str | None
-    wall_seconds: float | None
+    piece: Piece = Piece()
+    """the part of it that is to be transcribed"""
 
 
 class Transcriber:
@@ -79,28 +73,33 @@ class Transcriber:
         return row
 
     def _transcribe(self, recording: BatchRecording, row: Row) -> None:
+        whole = load_audio(recording.file)
+        start, end = recording.piece.span(whole) if recording.piece.of > 1 else (0, len(whole))
+        row["seconds"] = round((end - start) / SAMPLE_RATE, 3)
+        language = language_of_clip(recording.language, self.options.language)
+        if language is None and start:
+            _, end_of_first = Piece(0, recording.piece.of).span(whole)
+            language = self._lazily(whole[:end_of_first], None)[1].language
+        if start < end:
+            segments, info = self._lazily(whole[start:end], language)
+            del whole  # segments are made while they are drawn
+            made = [_segment(segment_dict(segment, i)) for i, segment in enumerate(segments)]
+            row["segments"] = [shifted(segment, start / SAMPLE_RATE) for segment in made] if start else made
+            row["language"] = info.language
+        row["text"] = "".join(segment["text"] for segment in row["segments"])
+
+    def _lazily(self, audio: NDArray[np.float32], language: str | None) -> tuple[Iterable[Any], Any]:
+        """Segments, not decoded yet, and what is known of the recording."""
         options = self.options
-        audio = load_audio(recording.file)
-        row["seconds"] = round(len(audio) / SAMPLE_RATE, 3)
-        segments, info = self.model.transcribe(
+        return self.model.transcribe(
             audio,
             steer_alpha=options.steer_alpha if self.model.steerer else 0.0,
-            language=language_of_clip(recording.language, options.language),
+            language=language,
             task=options.task,
             beam_size=options.beam_size,
             word_timestamps=options.word_timestamps,
             skip_gaps=options.skip_gaps,
         )
-        row["segments"] = [_segment(segment_dict(segment, i)) for i, segment in enumerate(segments)]
-        row["text"] = "".join(segment["text"] for segment in row["segments"])
-        row["language"] = info.language
-
-
-def failed(key: str, error: str | None, seconds: float | None = None) -> Row:
-    """The row of a clip that gave no text."""
-    return Row(
-        path=key, seconds=seconds, language=None, text=None, segments=[], error=error, wall_seconds=None
-    )
 
 
 def _segment(fields: dict[str, Any]) -> dict[str, Any]:

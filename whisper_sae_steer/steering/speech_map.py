@@ -81,6 +81,11 @@ def speech_probabilities(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate(heard)
 
 
+def may_hold_speech(audio: NDArray[np.float32]) -> bool:
+    """Whether anything in audio [n] at 16 kHz could be speech."""
+    return bool((speech_probabilities(audio) >= THRESHOLD).any())
+
+
 def evenly_loud(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """Audio [n] whose level over 0.15 s, the loudest within a second, is the same everywhere."""
     blocks = np.pad(audio, (0, -len(audio) % LEVEL_SAMPLES)).reshape(-1, LEVEL_SAMPLES)

@@ -1,5 +1,6 @@
 """One window of a live session: encoded once, scored by the gate, and decoded to words if someone speaks."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from ..steering.cuts import speech_regions, with_replies
 from ..steering.labels import Labels
 from ..steering.operator import check_alpha
+from ..steering.speech_map import may_hold_speech
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]
@@ -42,6 +44,16 @@ class StreamWindow(NamedTuple):
         """Smoothed speech scores [content] of a steered window."""
         assert isinstance(self.encoded, SteeredStorage)
         return self.encoded.batch.scores[0, : self.content].cpu().numpy()
+
+
+class Heard(NamedTuple):
+    """What the gate heard in the buffer."""
+
+    regions: Sequence[tuple[int, int]]
+    """frames in which someone speaks, in stretches at least 3 s apart. A reply and what is said before and
+    after it make one stretch, if the pauses are no longer than 6 s"""
+    window: StreamWindow | None
+    """all of the buffer, encoded for the decoder; None if the decoder would need more"""
 
 
 class Written(NamedTuple):
@@ -73,19 +85,25 @@ class StreamDecoder:
         self.settled = self.language is not None
         """whether it is detected no more"""
 
-    def speech(self, audio: NDArray[np.float32]) -> list[tuple[int, int]]:
-        """Frames of samples [n] in which someone speaks, in stretches at least 3 s apart.
+    def listen(self, audio: NDArray[np.float32], in_speech: bool) -> Heard:
+        """Where someone speaks in samples [n]; ``in_speech`` if words of it have been written already.
 
-        A reply and what is said before and after it make one stretch, if the pauses are no longer than 6 s.
-        The gate hears enough in a window that is padded to little more than the audio. It costs a fraction of
-        one of 30 s, which only the decoder needs. Without a gate all of it counts as speech.
+        Without a gate all of it counts as speech. Where nobody has spoken yet, a detector listens first, and
+        the gate to a window that is padded to little more than the audio: it hears enough, and that costs a
+        fraction of one of 30 s, which only the decoder needs.
         """
         if self._levels is None or self._levels.gap_below is None:
-            return [(0, content_frames(len(audio)))]
-        length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * content_frames(len(audio)) + PADDING)
-        scores = self._encode(audio, min(length, FULL_LENGTH)).scores
-        regions = speech_regions(scores, self._levels.gap_below, self._levels.noise_ceiling)
-        return with_replies(regions, len(scores) + 1)  # what has just begun may be a reply
+            return Heard([(0, content_frames(len(audio)))], None)
+        if in_speech:
+            window = self.encode(audio)
+        elif not may_hold_speech(audio):
+            return Heard([], None)
+        else:
+            length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * content_frames(len(audio)) + PADDING)
+            window = self._encode(audio, min(length, FULL_LENGTH))
+        regions = speech_regions(window.scores, self._levels.gap_below, self._levels.noise_ceiling)
+        regions = with_replies(regions, len(window.scores) + 1)  # what has just begun may be a reply
+        return Heard(regions, window if in_speech else None)
 
     def encode(self, audio: NDArray[np.float32]) -> StreamWindow:
         """Encode samples [n], at most 30 s, for :meth:`write`."""

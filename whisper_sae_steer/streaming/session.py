@@ -5,9 +5,10 @@
         final, partial = session.feed(chunk)
     final, _ = session.finish()
 
-Every second the gate says whether someone speaks. Where nobody does, audio is encoded and forgotten, never
-decoded. Speech is transcribed again as it grows, and what two hypotheses agree on is final (LocalAgreement-2,
-see ``agreement.py``); it is finished by a gap, or cut off where a final sentence ends.
+Every second the gate says whether someone speaks. Where nobody does, audio is forgotten, never decoded, and
+not even encoded if a detector is sure that there is no voice. Speech is transcribed again as it grows, and
+what two hypotheses agree on is final (LocalAgreement-2, see ``agreement.py``); it is finished by a gap, or
+cut off where a final sentence ends.
 """
 
 from collections import deque
@@ -157,7 +158,8 @@ class StreamingTranscriber:
     def _advance(self, last: bool) -> None:
         """Transcribe what was said in the buffer, and let go of what is done with."""
         while len(self._buffer):
-            regions = self._decoder.speech(self._buffer)
+            heard = self._decoder.listen(self._buffer, bool(self._committed or self._pending))
+            regions = heard.regions
             kept = 0 if last else KEPT
             if not regions:
                 # what was pending came of a sound that turned out to be no speech
@@ -170,7 +172,7 @@ class StreamingTranscriber:
                 continue
             silent = content_frames(len(self._buffer)) - end
             over = last or silent >= MIN_GAP_FRAMES
-            self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over)
+            self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over, heard.window)
             if not over:
                 self._shorten()
                 return
@@ -181,21 +183,22 @@ class StreamingTranscriber:
                 return
             self._drop((regions[1][0] - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
 
-    def _transcribe(self, spoken: int, over: bool) -> None:
+    def _transcribe(self, spoken: int, over: bool, encoded: StreamWindow | None) -> None:
         """Bring the text up to date with the speech that ends ``spoken`` samples into the buffer.
 
-        For good if it is ``over``. Where nothing more was said the next hypothesis would agree.
+        For good if it is ``over``. Where nothing more was said the next hypothesis would agree. ``encoded``
+        is the buffer, if that is known.
         """
         words, confirmed = self._pending, len(self._pending)
         if self._start + spoken > self._covered:
             self._covered = self._start + len(self._buffer)
-            hypothesis = self._hypothesis(spoken)
+            hypothesis = self._hypothesis(spoken, encoded)
             if hypothesis is not None:
                 words = hypothesis[continues_at(self._committed, hypothesis) :]
                 confirmed = agreed(self._pending, words)
         self._commit(words, len(words) if over else confirmed)
 
-    def _hypothesis(self, spoken: int) -> list[Word] | None:
+    def _hypothesis(self, spoken: int, encoded: StreamWindow | None) -> list[Word] | None:
         """All words of the buffer, as the decoder now has them; None if there are none to rely on.
 
         As Whisper asks for it, the window moves on as long as it leaves speech behind.
@@ -204,7 +207,8 @@ class StreamingTranscriber:
         audio = self._buffer[:spoken] if quiet else self._buffer
         self._windows, words, begin = [], list[Word](), 0
         while True:
-            window = self._decoder.encode(audio[begin:])
+            known = encoded if not quiet and begin == 0 else None
+            window = known or self._decoder.encode(audio[begin:])
             self._windows.append((self._start + begin, window))
             written = self._decoder.write(window, "".join([*self._said, *(w.text for w in words)]).strip())
             if written is None:

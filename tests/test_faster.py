@@ -574,6 +574,21 @@ def test_a_gap_inside_a_window_is_skipped(shipped: WhisperModel, options: dict[s
     assert all(isinstance(s, Segment) and s.speech_prob > 0.5 for s in segments)
 
 
+@pytest.mark.parametrize(("options", "windows"), [({}, 1), ({"without_timestamps": True}, 2)])
+def test_sentences_far_apart_share_a_window_where_their_times_are_known(
+    options: dict[str, Any], windows: int, shipped: WhisperModel, monkeypatch: pytest.MonkeyPatch
+):
+    encoded: list[int] = []
+    encode = shipped.encode
+    monkeypatch.setattr(shipped, "encode", lambda mel: (encoded.append(1), encode(mel))[1])
+    segments = list(shipped.transcribe(sample("gap"), language="en", **options)[0])
+    assert len(encoded) == windows
+    assert by_gap(vars(segment) for segment in segments).spoken == by_gap(truth("gap")["speech"]).spoken
+    found = [edge for segment in segments for edge in (segment.start, segment.end)]
+    true = [span[edge] for span in truth("gap")["speech"] for edge in ("start", "end")]
+    np.testing.assert_allclose(found, true, atol=0.7)
+
+
 def test_gaps_are_left_to_whisper_on_request(shipped: WhisperModel):
     assert shipped.steerer is not None
     audio = one_window().audio

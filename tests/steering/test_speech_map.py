@@ -85,11 +85,14 @@ def test_the_joint_is_found_in_the_mel():
     assert joint + 23 <= parts[1].start <= joint + 75
 
 
-def test_times_in_a_joint_are_those_of_the_nearest_passage():
+def test_what_begins_behind_speech_belongs_to_the_next_passage_and_what_ends_before_it_to_the_last():
     rate = SAMPLE_RATE
     passages = [Passage(0, 2 * rate, 0, rate), Passage(10 * rate, 12 * rate, 11 * rate, 12 * rate)]
     heard = speech_map.Excerpt(np.zeros(round(4.5 * rate), np.float32), passages)
-    assert [heard.time(t) for t in (0.5, 2.2, 2.3, 4.0, 9.0)] == [0.5, 1.0, 11.0, 11.5, 12.0]
+    # the second passage begins at 2.5 s, its speech at 3.5 s
+    assert [heard.time(t) for t in (0.5, 1.2, 1.6, 2.3, 4.0, 9.0)] == [0.5, 1.0, 11.0, 11.0, 11.5, 12.0]
+    ends = {0.5: 0.5, 1.6: 1.0, 2.3: 1.0, 2.9: 1.0, 3.1: 11.0, 4.0: 11.5, 9.0: 12.0}
+    assert {t: heard.end_time(t) for t in ends} == ends
 
 
 def test_long_recordings_are_heard_in_blocks(monkeypatch: pytest.MonkeyPatch):

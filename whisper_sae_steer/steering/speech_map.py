@@ -55,13 +55,26 @@ class Excerpt(NamedTuple):
     passages: Sequence[Passage]
 
     def time(self, seconds: float) -> float:
-        """When in the recording that is which is at ``seconds`` of the excerpt."""
-        sample = round(seconds * SAMPLE_RATE)
-        starts = self._starts()
-        number = max(0, int(np.searchsorted(starts, sample + JOINT_SAMPLES // 2, side="right")) - 1)
+        """When in the recording that begins which begins at ``seconds`` of the excerpt.
+
+        Behind a passage's speech that is the next one's: Whisper begins a segment where the one before ends.
+        """
+        sample, starts = round(seconds * SAMPLE_RATE), self._starts()
+        ended = [start + p.offset - p.start for start, p in zip(starts, self.passages, strict=True)]
+        number = int(np.searchsorted(np.array(ended) + PAD_SAMPLES // 2, sample))
+        return self._time(sample, min(number, len(ended) - 1), int(starts[min(number, len(ended) - 1)]))
+
+    def end_time(self, seconds: float) -> float:
+        """When in the recording that ends which ends there; before a passage's speech, that of the last."""
+        sample, starts = round(seconds * SAMPLE_RATE), self._starts()
+        begun = [start + p.onset - p.start for start, p in zip(starts, self.passages, strict=True)]
+        number = max(0, int(np.searchsorted(np.array(begun) - PAD_SAMPLES // 2, sample)) - 1)
+        return self._time(sample, number, int(starts[number]))
+
+    def _time(self, sample: int, number: int, start: int) -> float:
+        """Seconds, inside the speech of the passage of this number, which begins at ``start``."""
         passage = self.passages[number]
-        time = passage.start + sample - int(starts[number])
-        return round(min(max(time, passage.onset), passage.offset) / SAMPLE_RATE, 3)
+        return round(min(max(passage.start + sample - start, passage.onset), passage.offset) / SAMPLE_RATE, 3)
 
     def _starts(self) -> NDArray[np.int64]:
         """The sample of the excerpt at which each passage begins."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -149,8 +148,6 @@ def _decode(source: str | BinaryIO, name: str) -> np.ndarray:
         raise AudioError(f"{name} can't be decoded as audio: {reason}") from None
     except IndexError:
         raise AudioError(f"{name} has no audio stream") from None
-    finally:
-        gc.collect()  # or what belongs to the resampler stays: SYSTRAN/faster-whisper#390
     audio = np.empty(sum(map(len, blocks)), dtype=np.float32)
     end = len(audio)
     while blocks:  # each is freed as soon as it is copied

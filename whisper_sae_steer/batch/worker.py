@@ -1,6 +1,5 @@
 """The worker of a batch: a steered model that makes one row of one clip."""
 
-import gc
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -60,7 +59,6 @@ class Transcriber:
         )
         # what crashes here is the installation, and not a clip
         list(self.model.transcribe(np.zeros(SAMPLE_RATE, dtype=np.float32), language="en")[0])
-        gc.freeze()  # or every decoded file walks through all of torch's objects again
 
     def __call__(self, recording: BatchRecording) -> Row:
         row = failed(recording.key, None)

@@ -39,7 +39,7 @@ from .steering.cuts import (
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
-from .steering.parts import Neighbours, PartedWindow, find_parts, joined_in_text
+from .steering.parts import find_parts
 from .steering.speech_map import Excerpt, excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
@@ -138,11 +138,10 @@ class WhisperModel(faster_whisper.WhisperModel):
         """faster-whisper's; a window with a gap is encoded again without it."""
         call = current(self.steerer)
         behind_gap = call is not None and call.leads_past_gap()
-        of_excerpt = call is not None and call.parts is not None and features.ndim == 2
-        parted = PartedWindow(features, find_parts(features) if of_excerpt else [])
-        apart = call is not None and call.parts == "apart" and len(parted.parts) > 1
-        if apart:
-            features = _ended_at(features, parted.parts[0].end)
+        apart = call is not None and call.parts == "apart" and features.ndim == 2
+        parts = find_parts(features) if apart else []
+        if len(parts) > 1:
+            features = _ended_at(features, parts[0].end)
         encoded = super().encode(features)
         if not isinstance(encoded, SteeredStorage) or call is None or not call.options.skip_gaps:
             return encoded
@@ -153,9 +152,9 @@ class WhisperModel(faster_whisper.WhisperModel):
         plan = plan_window(scores, content_of(features), levels, behind_gap)
         if plan.cut is not None and not plan.cut.seeks_only():
             encoded = super().encode(_ended_at(features, plan.cut.decode_until))
-        elif plan.cut is None and apart:
-            plan = plan._replace(cut=_between(Neighbours(*parted.parts[:2])))
-        encoded.batch, encoded.parted = encoded.batch._replace(**plan._asdict()), parted
+        elif plan.cut is None and len(parts) > 1:
+            plan = plan._replace(cut=WindowCut(0, parts[0].end, parts[1].start))
+        encoded.batch = encoded.batch._replace(**plan._asdict())
         call.results.append(encoded.batch)
         return encoded
 
@@ -176,10 +175,8 @@ class WhisperModel(faster_whisper.WhisperModel):
             result, logprob, temperature, compression = super().generate_with_fallback(
                 encoder_output, prompt, tokenizer, options
             )
-        tokens, silence = result.sequences_ids[0], result.no_speech_prob
-        if (shorter := self._without_joined_parts(encoder_output, tokens, begin)) is not None:
-            return self.generate_with_fallback(shorter, prompt, tokenizer, options)
         window = encoder_output.batch.window()
+        tokens, silence = result.sequences_ids[0], result.no_speech_prob
         rule = SilenceRule(options.no_speech_threshold, options.log_prob_threshold)
         if cut is not None and rule(silence, logprob):
             tokens, silence = [], 0.0  # or the whole window would be skipped
@@ -188,24 +185,6 @@ class WhisperModel(faster_whisper.WhisperModel):
             tokens, cut = read_on(tokens, window, self.steerer.pack.metadata.levels, begin)
         tokens = WindowTokens(tokens, window._replace(cut=cut))
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
-
-    def _without_joined_parts(
-        self, encoded: SteeredStorage, tokens: list[int], timestamp_begin: int
-    ) -> SteeredStorage | None:
-        """The window up to a joint that the text passes over in one segment, whose times would be wrong."""
-        call, parted = current(self.steerer), encoded.parted
-        joint = joined_in_text(tokens, parted.parts, timestamp_begin) if parted is not None else None
-        if call is None or parted is None or joint is None:
-            return None
-        shorter = super().encode(_ended_at(parted.mel, joint.last.end))
-        assert isinstance(shorter, SteeredStorage)
-        begins_at = encoded.batch.begins_at
-        shorter.batch = shorter.batch._replace(
-            cut=_between(joint), begins_at=begins_at, content=joint.last.end
-        )
-        shorter.parted = parted._replace(parts=[part for part in parted.parts if part.end <= joint.last.end])
-        call.results.append(shorter.batch)
-        return shorter
 
     def _split_segments_by_timestamps(
         self, tokenizer: Any, tokens: list[int], *args: Any, **kwargs: Any
@@ -288,11 +267,6 @@ def _needs_times_of_parts(options: Mapping[str, Any]) -> bool:
     return (
         bool(options.get("without_timestamps")) or options.get("hallucination_silence_threshold") is not None
     )
-
-
-def _between(parts: Neighbours) -> WindowCut:
-    """The cut of a window that ends with one part, before one that begins with the next."""
-    return WindowCut(0, parts.last.end, parts.following.start)
 
 
 def in_recording(segment: fw.Segment, heard: Excerpt) -> fw.Segment:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from whisper_sae_steer.steering.parts import Neighbours, Part, find_parts, joined_in_text
+from whisper_sae_steer.steering.parts import Part, find_parts
 
 RNG = np.random.default_rng(0)
 
@@ -23,20 +23,3 @@ def test_digital_silence_and_padding_lie_between_parts():
     assert find_parts(mel((0, 3000))) == [Part(0, 1500)]
     assert find_parts(mel((101, 3000))) == [Part(50, 1500)]
     assert find_parts(mel()) == []
-
-
-def test_a_segment_over_a_joint_joins_two_parts():
-    begin = 50_000
-    parts = [Part(0, 400), Part(424, 900), Part(924, 1300)]
-
-    def segments(*spans: tuple[int, int]) -> list[int]:
-        return [token for start, end in spans for token in (begin + start, 1, 2, begin + end)]
-
-    assert joined_in_text(segments((0, 390), (420, 890), (900, 1290)), parts, begin) is None
-    assert joined_in_text(segments((0, 390), (440, 1200)), parts, begin) == Neighbours(parts[1], parts[2])
-    assert joined_in_text(segments((0, 1200)), parts, begin) == Neighbours(parts[0], parts[1])
-    assert joined_in_text([begin, 1, 2], parts, begin) == Neighbours(parts[0], parts[1])
-    assert joined_in_text([begin + 930, 1, 2], parts, begin) is None
-    assert joined_in_text([begin, begin + 1200], parts, begin) is None, "no text"
-    assert joined_in_text([], parts, begin) is None
-    assert joined_in_text(segments((0, 1200)), [], begin) is None

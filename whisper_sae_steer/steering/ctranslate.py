@@ -14,7 +14,6 @@ from .batch import SteeredBatch, Verdict
 from .calls import EXPLORED_WINDOWS, Call, current
 from .doubt import Answer, resolve_doubt
 from .pack import SteeringPack
-from .parts import PartedWindow
 from .steerer import Steerer
 
 
@@ -46,8 +45,6 @@ class SteeredStorage:
 
     def __init__(self, batch: SteeredBatch):
         self.batch = batch
-        self.parted: PartedWindow | None = None
-        """the window of an excerpt, as it was before it was encoded"""
 
     def __getattr__(self, name: str) -> Any:
         if name == "batch":  # asked for by copy and pickle before there is one

@@ -1,7 +1,5 @@
-"""Parts: the passages of an excerpt (``speech_map.py``) that a window holds, and the text that joins them."""
+"""Parts: the passages of an excerpt (``speech_map.py``) that a window holds."""
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +11,6 @@ JOINT_MEL_FRAMES = range(46, 50)
 """of digital silence in a row between two parts: as many as JOINT_SAMPLES give, neither more nor less"""
 LONG_MEL_FRAMES = 140
 """of digital silence that hold a joint and a passage's silent edge"""
-INSIDE_FRAMES = 25
-"""half a second of a part that a segment must reach into to hold text of it"""
 
 
 class Part(NamedTuple):
@@ -43,30 +39,3 @@ def find_parts(mel: NDArray[np.float32]) -> list[Part]:
     spans = zip(bounds[::2], bounds[1::2], strict=True)
     step = MEL_FRAMES_PER_ENCODER_FRAME
     return [Part(start // step, -(-end // step)) for start, end in spans if end > start]
-
-
-class Neighbours(NamedTuple):
-    """Two parts: where a window should end, and the next one begin."""
-
-    last: Part
-    following: Part
-
-
-class PartedWindow(NamedTuple):
-    """A window's log mel [n_mels, 3000] and its parts."""
-
-    mel: NDArray[np.float32]
-    parts: Sequence[Part]
-
-
-def joined_in_text(tokens: Sequence[int], parts: Sequence[Part], timestamp_begin: int) -> Neighbours | None:
-    """The first two parts that one segment holds text of; None if each segment keeps to its part."""
-    times = [
-        (place, token - timestamp_begin) for place, token in enumerate(tokens) if token >= timestamp_begin
-    ]
-    times.append((len(tokens), parts[-1].end if parts else 0))  # text may end without a time
-    for (begins, start), (ends, end) in pairwise(times):
-        for last, following in pairwise(parts if ends > begins + 1 else ()):
-            if start < last.end - INSIDE_FRAMES and end > following.start + INSIDE_FRAMES:
-                return Neighbours(last, following)
-    return None

@@ -133,10 +133,11 @@ def test_pieces_join_to_the_whole_and_none_is_made_twice(
     errors = metrics.word_errors(whole["text"], taken["text"])
     assert errors is not None
     assert errors.rate < 0.05, "a piece begins without what was said before it as a prompt"
-    assert len(taken["segments"]) == len(whole["segments"]) == 8
-    for one, other in zip(taken["segments"], whole["segments"], strict=True):
-        assert one["start"] == pytest.approx(other["start"], abs=1.2)
-        assert one["end"] == pytest.approx(other["end"], abs=1.2)
+    segments = taken["segments"], whole["segments"]
+    assert len(taken["segments"]) == 8
+    for edge in ("start", "end"):
+        shifts = [abs(one[edge] - other[edge]) for one, other in zip(*segments, strict=True)]
+        assert max(shifts) < 1.5, "a piece begins a second before its speech, and Whisper's text with it"
 
 
 def test_a_piece_that_fails_fails_its_recording(recording: Path) -> None:

@@ -59,22 +59,24 @@ class Excerpt(NamedTuple):
 
         Behind a passage's speech that is the next one's: Whisper begins a segment where the one before ends.
         """
-        sample, starts = round(seconds * SAMPLE_RATE), self._starts()
-        ended = [start + p.offset - p.start for start, p in zip(starts, self.passages, strict=True)]
-        number = int(np.searchsorted(np.array(ended) + PAD_SAMPLES // 2, sample))
-        return self._time(sample, min(number, len(ended) - 1), int(starts[min(number, len(ended) - 1)]))
+        sample = round(seconds * SAMPLE_RATE)
+        ended = self._places([passage.offset for passage in self.passages]) + PAD_SAMPLES // 2
+        return self._time(sample, min(int(np.searchsorted(ended, sample)), len(self.passages) - 1))
 
     def end_time(self, seconds: float) -> float:
         """When in the recording that ends which ends there; before a passage's speech, that of the last."""
-        sample, starts = round(seconds * SAMPLE_RATE), self._starts()
-        begun = [start + p.onset - p.start for start, p in zip(starts, self.passages, strict=True)]
-        number = max(0, int(np.searchsorted(np.array(begun) - PAD_SAMPLES // 2, sample)) - 1)
-        return self._time(sample, number, int(starts[number]))
+        sample = round(seconds * SAMPLE_RATE)
+        begun = self._places([passage.onset for passage in self.passages]) - PAD_SAMPLES // 2
+        return self._time(sample, max(int(np.searchsorted(begun, sample)) - 1, 0))
 
-    def _time(self, sample: int, number: int, start: int) -> float:
-        """Seconds, inside the speech of the passage of this number, which begins at ``start``."""
-        passage = self.passages[number]
+    def _time(self, sample: int, number: int) -> float:
+        """Seconds of a sample of the excerpt, inside the speech of the passage of this number."""
+        passage, start = self.passages[number], int(self._starts()[number])
         return round(min(max(passage.start + sample - start, passage.onset), passage.offset) / SAMPLE_RATE, 3)
+
+    def _places(self, samples: Sequence[int]) -> NDArray[np.int64]:
+        """Where in the excerpt a sample of the recording is, one of each passage."""
+        return self._starts() + np.array(samples) - [passage.start for passage in self.passages]
 
     def _starts(self) -> NDArray[np.int64]:
         """The sample of the excerpt at which each passage begins."""

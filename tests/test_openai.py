@@ -432,6 +432,21 @@ def test_the_language_is_that_of_the_first_speech(shipped: SteeredWhisper):
     assert shipped.transcribe(faint, **QUICK)["language"] == unsteered, "nobody speaks"
 
 
+@pytest.mark.parametrize("seconds", [35, 6])
+def test_a_full_first_window_is_encoded_once_for_its_language_and_its_text(
+    shipped: SteeredWhisper, seconds: int
+):
+    """One of 6 s is not: whisper pads it in two ways."""
+    encodes: list[int] = []
+    hook = shipped.encoder.register_forward_hook(lambda *_: encodes.append(1))
+    audio = np.tile(SPEECH, 6)[: seconds * 16_000]
+    found, with_language = shipped.transcribe(audio, **QUICK), len(encodes)
+    given = shipped.transcribe(audio, language="en", **QUICK)
+    hook.remove()
+    assert found == given
+    assert 2 * with_language - len(encodes) == (0 if seconds > 30 else 1)
+
+
 @pytest.mark.parametrize("options", [{}, {"beam_size": 2}])
 def test_silence_without_timestamps_is_empty(options: dict[str, Any]):
     """Whisper divides by the length of a transcript, and this one ends at once."""

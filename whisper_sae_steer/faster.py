@@ -40,7 +40,7 @@ from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
-from .steering.speech_map import Excerpt, excerpt
+from .steering.speech_map import Excerpt, find_excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
 
@@ -110,26 +110,30 @@ class WhisperModel(faster_whisper.WhisperModel):
         Raises AudioError and AlphaError at once, not at the first segment.
         """
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
-        samples = load_audio(audio)
+        samples = self.samples_of(audio)
         call = self.call_with(steering)
         chosen = options.get("vad_filter") or options.get("clip_timestamps", "0") != "0"
-        heard = excerpt(samples) if call is not None and skip_gaps and not chosen else None
+        heard = find_excerpt(samples) if call is not None and skip_gaps and not chosen else None
         if call is not None and heard is not None:
             call = replace(call, parts="apart" if _needs_times_of_parts(options) else "together")
-        with active(self.steerer, call):
-            if heard is None:
+        if heard is None:
+            with active(self.steerer, call):
                 return super().transcribe(samples, *args, **options)
-            audible = heard.audio
-            if not heard.passages and self._asks_for_language(*args, **options):
-                # nobody speaks; the language is then that of the first window, as it is
-                audible = samples[: WINDOW_SAMPLES * options.get("language_detection_segments", 1)]
-            segments, info = super().transcribe(audible, *args, **options)
-        info = replace(
-            info,
-            duration=len(samples) / SAMPLE_RATE,
-            duration_after_vad=len(heard.audio) / SAMPLE_RATE,
-        )
+        duration = len(samples) / SAMPLE_RATE
+        if heard.passages or not self._asks_for_language(*args, **options):
+            samples = heard.taken_from(samples)  # those of the recording are not held any longer
+            duration_heard = len(samples) / SAMPLE_RATE
+        else:  # nobody speaks; the language is then that of the first window, as it is
+            samples = samples[: WINDOW_SAMPLES * options.get("language_detection_segments", 1)]
+            duration_heard = 0.0
+        with active(self.steerer, call):
+            segments, info = super().transcribe(samples, *args, **options)
+        info = replace(info, duration=duration, duration_after_vad=duration_heard)
         return (in_recording(segment, heard) for segment in segments), info
+
+    def samples_of(self, audio: str | BinaryIO | np.ndarray) -> np.ndarray:
+        """Samples [n] of what ``transcribe`` is given. AudioError."""
+        return load_audio(audio)
 
     def _asks_for_language(self, language: str | None = None, *_args: Any, **_options: Any) -> bool:
         return language is None and self.model.is_multilingual

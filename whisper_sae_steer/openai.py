@@ -205,8 +205,13 @@ class SteeredWhisper(Whisper):
     @torch.no_grad()  # as whisper.decode; a gradient's graph would hold on to mel, which holds the batch
     def _encode(self, call: Call, mel: Tensor) -> SteeredBatch:
         """Encode a window as ``call`` says; its frames are [1, 1500, d]."""
+        assert self.steerer is not None
+        frames = call.explored.pop(_key(mel), None) if call.explored else None
         with active(self.steerer, call):
-            frames = self.embed_audio(mel[None])
+            if frames is None:
+                frames = self.embed_audio(mel[None])
+            else:
+                self.steerer(frames)
         return call.last._replace(frames=frames)
 
     def _decode_window(
@@ -253,12 +258,26 @@ class SteeredWhisper(Whisper):
 
         def detect(frame: int) -> Any:
             if not frame:
-                return whisper.detect_language(self, mel, tokenizer)
+                return whisper.detect_language(self, self._explore(mel), tokenizer)
             rest = torch.from_numpy(call.samples[SAMPLES_PER_ENCODER_FRAME * frame :][:WINDOW_SAMPLES])
             window: Any = whisper.pad_or_trim(whisper.log_mel_spectrogram(rest, len(mel)), mel.shape[-1])
             return whisper.detect_language(self, window.to(mel), tokenizer)
 
         return detect_at_speech(self.steerer, call, detect, len(call.samples) // SAMPLES_PER_ENCODER_FRAME)
+
+    @torch.no_grad()
+    def _explore(self, mel: Tensor) -> Tensor:
+        """Encoder output [1500, d] of the first window, for its language; kept until it is transcribed.
+
+        A recording shorter than the window is encoded again all the same: whisper reads the language from
+        its mel followed by that of digital silence, and transcribes it followed by zeros.
+        """
+        assert self.steerer is not None
+        frames, reading = self.embed_audio(mel[None]), current(self.steerer)
+        whole = self.steerer.pack.metadata.tap == "encoder_output"  # an edit before that is not yet in it
+        if reading is not None and reading.options.scores_only and whole:
+            reading.explored[_key(mel)] = frames
+        return frames[0]
 
     @contextmanager
     def steering(self, alpha: float = 1.0) -> Generator[Call | None]:
@@ -305,6 +324,11 @@ class _DecodedWindow(NamedTuple):
 
 # Whisper decodes the same mel at one temperature after the other: what was encoded of it stays with it.
 _BATCH = "_steered_batch"
+
+
+def _key(mel: Tensor) -> bytes:
+    """What a window's mel is told from another by."""
+    return mel.cpu().numpy().tobytes()
 
 
 def _batch_of(mel: Tensor) -> SteeredBatch | None:

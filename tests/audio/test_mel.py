@@ -15,7 +15,7 @@ THEIRS = faster_whisper.feature_extractor.FeatureExtractor
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
-@pytest.mark.parametrize("samples", [1_000_000, 1_000_001, 1_000_159, 1_113_840, 1_556_239])
+@pytest.mark.parametrize("samples", [1_000_000, 1_000_001, 1_000_159, 1_000_320, 1_113_840, 1_556_239])
 def test_blocks_join_to_what_faster_whisper_computes_at_once(
     samples: int, n_mels: int, monkeypatch: pytest.MonkeyPatch
 ):
@@ -26,6 +26,14 @@ def test_blocks_join_to_what_faster_whisper_computes_at_once(
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2.5e-7)
+
+
+def test_blocks_of_other_loudness_join_too(monkeypatch: pytest.MonkeyPatch):
+    audio = np.tile(sample("gap"), 2)
+    audio[:700_000] *= 0.01  # the first blocks have another maximum than the whole
+    monkeypatch.setattr(mel, "LONG_FRAMES", 1000)
+    monkeypatch.setattr(mel, "BLOCK_FRAMES", 700)
+    np.testing.assert_allclose(FeatureExtractor()(audio), THEIRS()(audio), rtol=0, atol=2.5e-7)
 
 
 def test_ten_minutes_are_the_librarys_own(monkeypatch: pytest.MonkeyPatch):

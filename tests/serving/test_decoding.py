@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faster_whisper.feature_extractor import FeatureExtractor
 
-from tests.support.real_models import SAMPLES, sample
+from tests.support.real_models import SAMPLES
 from tests.support.serving_parts import wav
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.serving import engine, features
+from whisper_sae_steer.serving import engine
 from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.decoding import decode
 from whisper_sae_steer.serving.errors import ApiError
@@ -52,14 +51,3 @@ def test_decoding_stops_when_nobody_waits_any_more() -> None:
 
     with pytest.raises(engine.Cancelled):
         copy_context().run(gone)
-
-
-@pytest.mark.parametrize("extra", [0, 1, 159, 160, 320, 16_003])
-def test_features_in_pieces_are_the_librarys(extra: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "PIECE_FRAMES", 1000)
-    loud = sample("gap")[: 160 * 2000 + extra].copy()
-    loud[: 160 * 1000] *= 0.01  # so that pieces have other maxima than the whole
-    expected = FeatureExtractor()(loud)
-    got = features.PiecewiseFeatures()(loud)
-    assert got.dtype == expected.dtype
-    np.testing.assert_allclose(got, expected, atol=1e-6)

@@ -32,11 +32,11 @@ UNSTEERED = [(0.0, 8.0, " You"), (9.0, 15.4, f" {truth('speech')['speech'][0]['t
 def server() -> Generator[Serving]:
     model, steered = tiny(), tiny().transcribe
 
-    def transcribe(samples: Any, **options: Any) -> tuple[Any, Any]:
+    def transcribe(upload: Any, **options: Any) -> tuple[Any, Any]:
         if options["steer_alpha"]:
-            return steered(samples, **options)
+            return steered(upload, **options)
         segments = (SimpleNamespace(start=a, end=b, text=text, words=None) for a, b, text in UNSTEERED)
-        return segments, SimpleNamespace(duration=len(samples) / 16_000, language="en")
+        return segments, SimpleNamespace(duration=len(model.samples_of(upload)) / 16_000, language="en")
 
     with pytest.MonkeyPatch.context() as patch, serving(ServeConfig()) as running:
         patch.setattr(model, "transcribe", transcribe)

@@ -10,7 +10,7 @@ from tests.support.real_models import sample, truth
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.steering import speech_map
 from whisper_sae_steer.steering.parts import find_parts
-from whisper_sae_steer.steering.speech_map import Passage, excerpt, find_passages, speech_probabilities
+from whisper_sae_steer.steering.speech_map import Passage, find_excerpt, find_passages, speech_probabilities
 
 RNG = np.random.default_rng(0)
 
@@ -28,15 +28,15 @@ def word() -> NDArray[np.float32]:
 
 
 def test_ordinary_speech_stays_as_it_is():
-    assert excerpt(sample("speech")) is None
-    assert excerpt(np.concatenate([sample("speech"), faint(8)])) is None
+    assert find_excerpt(sample("speech")) is None
+    assert find_excerpt(np.concatenate([sample("speech"), faint(8)])) is None
 
 
 @pytest.mark.parametrize("audio", [np.zeros(0, np.float32), np.zeros(5 * SAMPLE_RATE, np.float32), faint(20)])
 def test_nothing_is_left_where_nobody_speaks(audio: NDArray[np.float32]):
-    heard = excerpt(audio)
+    heard = find_excerpt(audio)
     assert heard is None if not len(audio) else heard is not None and not heard.passages
-    assert heard is None or not len(heard.audio)
+    assert heard is None or not len(heard.taken_from(audio))
 
 
 @pytest.mark.parametrize("decibels", [-20, -50, -60])
@@ -50,8 +50,9 @@ def test_a_quiet_word_is_heard_behind_a_loud_sentence(decibels: int):
 
 def test_sentences_keep_their_times():
     spoken = truth("gap")["speech"]
-    heard = excerpt(sample("gap"))
+    heard = find_excerpt(sample("gap"))
     assert heard is not None
+    taken = heard.taken_from(sample("gap"))
     assert len(heard.passages) == len(spoken)
     for passage, span in zip(heard.passages, spoken, strict=True):
         assert passage.start <= span["start"] * SAMPLE_RATE < span["end"] * SAMPLE_RATE <= passage.end
@@ -61,11 +62,11 @@ def test_sentences_keep_their_times():
         time = heard.time((place + middle) / SAMPLE_RATE)
         assert time == pytest.approx((passage.start + middle) / SAMPLE_RATE, abs=2e-3)
         np.testing.assert_array_equal(
-            heard.audio[place : place + 2 * middle], sample("gap")[passage.start :][: 2 * middle]
+            taken[place : place + 2 * middle], sample("gap")[passage.start :][: 2 * middle]
         )
         place += passage.end - passage.start + speech_map.JOINT_SAMPLES
     joint = heard.passages[0].end - heard.passages[0].start
-    assert not heard.audio[joint : joint + speech_map.JOINT_SAMPLES].any()
+    assert not taken[joint : joint + speech_map.JOINT_SAMPLES].any()
 
 
 def test_a_word_between_two_pauses_stays_with_its_neighbours():
@@ -75,9 +76,9 @@ def test_a_word_between_two_pauses_stays_with_its_neighbours():
 
 
 def test_the_joint_is_found_in_the_mel():
-    heard = excerpt(sample("gap"))
+    heard = find_excerpt(sample("gap"))
     assert heard is not None
-    mel = FeatureExtractor()(heard.audio)[:, : 2 * 1500]
+    mel = FeatureExtractor()(heard.taken_from(sample("gap")))[:, : 2 * 1500]
     parts = find_parts(pad_or_trim(mel))
     assert len(parts) == len(heard.passages) == 2
     joint = (heard.passages[0].end - heard.passages[0].start) / 320
@@ -88,7 +89,7 @@ def test_the_joint_is_found_in_the_mel():
 def test_what_begins_behind_speech_belongs_to_the_next_passage_and_what_ends_before_it_to_the_last():
     rate = SAMPLE_RATE
     passages = [Passage(0, 2 * rate, 0, rate), Passage(10 * rate, 12 * rate, 11 * rate, 12 * rate)]
-    heard = speech_map.Excerpt(np.zeros(round(4.5 * rate), np.float32), passages)
+    heard = speech_map.Excerpt(passages)
     # the second passage begins at 2.5 s, its speech at 3.5 s
     assert [heard.time(t) for t in (0.5, 1.2, 1.6, 2.3, 4.0, 9.0)] == [0.5, 1.0, 11.0, 11.0, 11.5, 12.0]
     ends = {0.5: 0.5, 1.6: 1.0, 2.3: 1.0, 2.9: 1.0, 3.1: 11.0, 4.0: 11.5, 9.0: 12.0}

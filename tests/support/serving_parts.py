@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import httpx
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from whisper_sae_steer.serving.app import create_app
 from whisper_sae_steer.serving.config import ServeConfig
+from whisper_sae_steer.serving.decoding import decode
 from whisper_sae_steer.serving.model import ServedModel, load_model
 
 # its default draws each local variable of a traceback, for seconds
@@ -73,6 +74,8 @@ def until(condition: Any, seconds: float = 10.0) -> None:
 class ModelAsTold:
     """Stands in for a model: writes "word" for each second of audio; the test lets segments go."""
 
+    config: ServeConfig
+
     def __init__(self, blocks: bool = False):
         self.go = threading.Semaphore(0 if blocks else 10**9)
         self.calls: list[dict[str, Any]] = []
@@ -81,7 +84,8 @@ class ModelAsTold:
         self.steerer = None
         self.supported_languages = ["en", "de", "fr"]
 
-    def transcribe(self, samples: NDArray[np.float32], **options: Any) -> tuple[Iterator[Any], Any]:
+    def transcribe(self, upload: BinaryIO, **options: Any) -> tuple[Iterator[Any], Any]:
+        samples = decode(upload, self.config)
         self.calls.append(options)
         self.lengths.append(len(samples))
         seconds = len(samples) / 16_000

@@ -20,7 +20,7 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         served = model or load_model(config)
-        served.metrics = metrics
+        served.config, served.metrics = config, metrics
         engine = app.state.engine = ServingEngine(config, served_name(config), served, metrics)
         yield
         engine.close()

@@ -1,22 +1,23 @@
 """An upload as samples, decoded in pieces, so that a small file can't become hours of memory.
 
-The same samples as :func:`..audio.load_audio` gives, and only for what is audio in itself: playlists and
-other formats that make FFmpeg open further files or addresses are refused, and pictures are never decoded.
+The same samples as :func:`..audio.reading.load_audio` gives, and only for what is audio in itself: playlists
+and other formats that make FFmpeg open further files or addresses are refused, and pictures are never
+decoded.
 """
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO
 
 import av
 import av.error
 import numpy as np
-from av import AudioFrame, AudioResampler
 from av.audio import AudioStream
+from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from ..audio.reading import joined, resampled, up_to_damage
 from ..audio.units import SAMPLE_RATE
 from .config import ServeConfig
 from .engine import checkpoint
@@ -43,19 +44,17 @@ def decode(file: BinaryIO, config: ServeConfig) -> NDArray[np.float32]:
     """Mono 16 kHz samples [n]; ApiError 415 (no audio), 400 (damaged, empty, not finite), 413 (too long)."""
     try:
         with av.open(file, "r", metadata_errors="ignore", options=OPTIONS, io_open=_refuse) as container:
-            pcm = _pcm(container, config)
+            samples = joined(_blocks(container, config))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _unsupported(f"the file is not audio in a known format: {reason}") from None
-    if not pcm:
+    if not len(samples):
         raise ApiError(400, "the file holds no samples", "invalid_audio", "file")
-    samples = np.frombuffer(pcm, np.int16).astype(np.float32)
-    samples /= 32768
     return samples
 
 
-def _pcm(container: InputContainer, config: ServeConfig) -> bytearray:
-    """16-bit samples of the first audio stream, as long as they are within the limits."""
+def _blocks(container: InputContainer, config: ServeConfig) -> Iterator[NDArray[np.int16]]:
+    """Samples of the first audio stream, in blocks, as long as they are within the limits."""
     if not container.streams.audio:
         raise _unsupported("the file has no audio stream")
     if (container.duration or 0) / av.time_base > config.max_audio_seconds:
@@ -63,34 +62,32 @@ def _pcm(container: InputContainer, config: ServeConfig) -> bytearray:
     stream = container.streams.audio[0]
     if stream.codec_context.name not in CODECS:
         raise _unsupported(f"{stream.codec_context.name} is no codec known here")
-    pcm, deadline = bytearray(), time.monotonic() + config.decode_timeout
-    for frame in _resampled(_frames(container, stream)):
-        pcm += frame.to_ndarray().tobytes()
-        if len(pcm) > 2 * SAMPLE_RATE * config.max_audio_seconds:
+    samples = 0
+    for block in resampled(_within_time(_finite(container, stream), config)):
+        samples += len(block)
+        if samples > SAMPLE_RATE * config.max_audio_seconds:
             raise _too_long(config)
+        yield block
+
+
+def _finite(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """The stream's frames; ApiError for one that holds NaN or infinity."""
+    is_float = stream.codec_context.name.startswith("pcm_f")
+    for frame in up_to_damage(container.decode(stream)):
+        if is_float and not np.isfinite(frame.to_ndarray()).all():
+            raise ApiError(400, "the audio contains NaN or infinite samples", "invalid_audio", "file")
+        yield frame
+
+
+def _within_time(frames: Iterator[AudioFrame], config: ServeConfig) -> Iterator[AudioFrame]:
+    """Frames as long as decoding them takes no longer than it may and somebody waits for it."""
+    deadline = time.monotonic() + config.decode_timeout
+    for frame in frames:
         if time.monotonic() > deadline:
             limit = f"{config.decode_timeout:g} s"
             raise ApiError(413, f"the audio takes longer than {limit} to decode", "audio_too_slow", "file")
         checkpoint()
-    return pcm
-
-
-def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame | None]:
-    """Up to the end or the first that is damaged, as faster-whisper decodes; None to flush what follows."""
-    is_float = stream.codec_context.name.startswith("pcm_f")
-    with suppress(av.error.InvalidDataError):
-        for frame in container.decode(stream):
-            if is_float and not np.isfinite(frame.to_ndarray()).all():
-                raise ApiError(400, "the audio contains NaN or infinite samples", "invalid_audio", "file")
-            frame.pts = None
-            yield frame
-    yield None
-
-
-def _resampled(frames: Iterator[AudioFrame | None]) -> Iterator[AudioFrame]:
-    resampler = AudioResampler("s16", "mono", SAMPLE_RATE)
-    for frame in frames:
-        yield from resampler.resample(frame)
+        yield frame
 
 
 def _refuse(url: str, *_: Any) -> Any:

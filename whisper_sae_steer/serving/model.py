@@ -1,7 +1,7 @@
 """The steered model as served: it counts its windows, and stops before one that nobody waits for."""
 
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -10,20 +10,23 @@ from ..errors import SteerError
 from ..faster import WhisperModel
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from .config import ServeConfig
+from .decoding import decode
 from .engine import checkpoint
-from .features import PiecewiseFeatures
 from .metrics import Metrics
 
 
 class ServedModel(WhisperModel):
     """A :class:`..faster.WhisperModel` for many requests."""
 
+    config: ServeConfig
+    """the limits of uploads, once it serves"""
     metrics: Metrics | None = None
     """where to count, once it serves"""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.feature_extractor = PiecewiseFeatures(**self.feat_kwargs)
+    def samples_of(self, audio: str | BinaryIO | np.ndarray) -> np.ndarray:
+        """Samples [n] of an upload, within its limits, or of what else the library takes. ApiError."""
+        is_upload = not isinstance(audio, str | np.ndarray)
+        return decode(audio, self.config) if is_upload else super().samples_of(audio)
 
     def encode(self, features: np.ndarray) -> EncoderOutput:
         checkpoint()

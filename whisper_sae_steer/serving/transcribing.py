@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from ..reports.segments import segment_dict
-from .decoding import decode
 from .engine import ServingEngine
 from .options import RequestOptions, Task
 
@@ -28,9 +27,8 @@ def transcribe(
 
     Segments have ``speech_prob`` and ``hallucination_risk`` if the model has a pack and α isn't 0.
     """
-    samples = decode(file, engine.config)
     segments, info = engine.model.transcribe(
-        samples,
+        file,
         task=task,
         language=options.language,
         initial_prompt=options.prompt,

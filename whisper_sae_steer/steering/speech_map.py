@@ -32,8 +32,8 @@ FAINTEST = 1e-4
 """root mean square (−80 dBFS) that is still brought there"""
 LEVEL_SAMPLES, SMOOTHED_LEVELS, HELD_LEVELS = 480, 5, 67
 """length that a level is measured over; levels averaged (0.15 s); levels whose loudest counts (±1 s)"""
-BLOCK_FRAMES, LEAD_FRAMES = 10_000, 100
-"""frames heard at a time (5 minutes), and those before them that the detector hears first"""
+BLOCK_FRAMES, LEAD_FRAMES = 2000, 100
+"""frames heard at a time (1 minute, 40 MB), and those before them that the detector hears first"""
 
 
 class Passage(NamedTuple):
@@ -48,11 +48,17 @@ class Passage(NamedTuple):
 
 
 class Excerpt(NamedTuple):
-    """The passages of a recording one after the other, and where they come from."""
+    """The passages of a recording one after the other, with JOINT_SAMPLES of silence between them."""
 
-    audio: NDArray[np.float32]
-    """[n] samples of all passages, with JOINT_SAMPLES of silence between them"""
     passages: Sequence[Passage]
+
+    def taken_from(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Its samples [n], of those of the recording."""
+        silence = np.zeros(JOINT_SAMPLES, dtype=np.float32)
+        pieces = [
+            piece for passage in self.passages for piece in (silence, audio[passage.start : passage.end])
+        ]
+        return np.concatenate([audio[:0], *pieces[1:]])
 
     def time(self, seconds: float) -> float:
         """When in the recording that begins which begins at ``seconds`` of the excerpt.
@@ -132,7 +138,7 @@ def find_passages(audio: NDArray[np.float32]) -> list[Passage]:
     return [kept(*(frame * SAMPLES_PER_ENCODER_FRAME for frame in span)) for span in spoken]
 
 
-def excerpt(audio: NDArray[np.float32]) -> Excerpt | None:
+def find_excerpt(audio: NDArray[np.float32]) -> Excerpt | None:
     """The passages of audio [n] that may hold speech; it may be none of it.
 
     None if that is all of it, or if it is one passage that a window holds as it is: nothing would be saved.
@@ -142,6 +148,4 @@ def excerpt(audio: NDArray[np.float32]) -> Excerpt | None:
         return None
     if len(passages) == 1 and len(audio) <= WINDOW_SAMPLES:
         return None
-    silence = np.zeros(JOINT_SAMPLES, dtype=np.float32)
-    pieces = [piece for passage in passages for piece in (silence, audio[passage.start : passage.end])]
-    return Excerpt(np.concatenate([audio[:0], *pieces[1:]]), passages)
+    return Excerpt(passages)

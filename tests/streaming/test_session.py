@@ -167,6 +167,25 @@ def test_nothing_is_decoded_where_nobody_speaks(
     assert all(s.speech_prob is None and s.hallucination_risk is None for s in final(unsteered))
 
 
+def test_a_pause_is_not_encoded_again_and_again(model: WhisperModel, monkeypatch: pytest.MonkeyPatch):
+    """Only once, a moment after the last word: then the text is final, and nobody speaks any more."""
+    encoded, encode = list[int](), model.encode
+
+    def counted(features: NDArray[np.float32]) -> Any:
+        encoded.append(1)
+        return encode(features)
+
+    monkeypatch.setattr(model, "encode", counted)
+    session, counts = StreamingTranscriber(model), list[int]()
+    audio = np.concatenate([SPEECH, 0.05 * noise(8)])
+    for begin in range(0, len(audio), RATE):
+        session.feed(audio[begin : begin + RATE])
+        counts.append(len(encoded))
+    spoken = round(truth("speech")["speech"][0]["end"])
+    assert counts[spoken] > spoken
+    assert counts[-1] - counts[spoken] <= 1
+
+
 def test_what_is_written_for_noise_without_steering_is_not_written_with_it(model: WhisperModel):
     room = sample("gap")[20 * RATE : 28 * RATE]
     assert [segment.text for segment in final(updates(model, room, 8.0, steer_alpha=0))] == [" You"]

@@ -102,9 +102,10 @@ def speech_probabilities(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate(heard)
 
 
-def may_hold_speech(audio: NDArray[np.float32]) -> bool:
-    """Whether anything in audio [n] at 16 kHz could be speech."""
-    return bool((speech_probabilities(audio) >= THRESHOLD).any())
+def last_voice(audio: NDArray[np.float32]) -> int:
+    """The sample of audio [n] at 16 kHz up to which something could be speech; 0 if nothing could."""
+    heard = np.flatnonzero(speech_probabilities(audio) >= THRESHOLD)
+    return min(FRAME_SAMPLES * (int(heard[-1]) + 1), len(audio)) if len(heard) else 0
 
 
 def evenly_loud(audio: NDArray[np.float32]) -> NDArray[np.float32]:

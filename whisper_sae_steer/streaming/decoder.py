@@ -9,7 +9,7 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
 from numpy.typing import NDArray
 
-from ..audio.units import ENCODER_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME, content_frames
+from ..audio.units import ENCODER_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME, SAMPLE_RATE, content_frames
 from ..errors import StreamError
 from ..faster import WhisperModel
 from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule, average_logprob
@@ -18,12 +18,14 @@ from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from ..steering.cuts import speech_regions, with_replies
 from ..steering.labels import Labels
 from ..steering.operator import check_alpha
-from ..steering.speech_map import may_hold_speech
+from ..steering.speech_map import last_voice
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]
 FULL_LENGTH, SHORTEST, PADDING = 3000, 500, 100
 """mel frames of 10 ms: Whisper's window, and for the gate alone the shortest one and the padding in it"""
+QUIET, UNHEARD = SAMPLE_RATE // 2, SAMPLE_RATE // 2
+"""samples after speech that the decoder is shown at most, and of speech that it is asked again for"""
 TOKENS_PER_SECOND, TOKENS_AT_LEAST = 10, 30
 """nobody speaks faster; a loop ends there"""
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -52,8 +54,9 @@ class Heard(NamedTuple):
     regions: Sequence[tuple[int, int]]
     """frames in which someone speaks, in stretches at least 3 s apart. A reply and what is said before and
     after it make one stretch, if the pauses are no longer than 6 s"""
-    window: StreamWindow | None
-    """all of the buffer, encoded for the decoder; None if the decoder would need more"""
+    window: StreamWindow | None = None
+    """the buffer, encoded for the decoder as far as a voice may be in it; None if the decoder would need more
+    """
 
 
 class Written(NamedTuple):
@@ -85,25 +88,30 @@ class StreamDecoder:
         self.settled = self.language is not None
         """whether it is detected no more"""
 
-    def listen(self, audio: NDArray[np.float32], in_speech: bool) -> Heard:
-        """Where someone speaks in samples [n]; ``in_speech`` if words of it have been written already.
+    def listen(self, audio: NDArray[np.float32], known: int) -> Heard | None:
+        """Where someone speaks in samples [n]; what is said in the first ``known`` is written already.
 
-        Without a gate all of it counts as speech. Where nobody has spoken yet, a detector listens first, and
-        the gate to a window that is padded to little more than the audio: it hears enough, and that costs a
-        fraction of one of 30 s, which only the decoder needs.
+        A detector listens first: nothing is encoded where it hears no voice. None if it hears none behind
+        ``known``, so that nothing has changed. Where nothing is written yet the gate listens to a window that
+        is padded to little more than the audio: it hears enough, and that costs a fraction of one of 30 s,
+        which only the decoder needs. Without a gate all of it counts as speech.
         """
+        frames = content_frames(len(audio))
         if self._levels is None or self._levels.gap_below is None:
-            return Heard([(0, content_frames(len(audio)))], None)
-        if in_speech:
-            window = self.encode(audio)
-        elif not may_hold_speech(audio):
-            return Heard([], None)
+            return Heard([(0, frames)])
+        voice = last_voice(audio)
+        if known:
+            if voice <= max(0, known - UNHEARD):
+                return None
+            window = self.encode(audio[: voice + QUIET])
+        elif not voice:
+            return Heard([])
         else:
-            length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * content_frames(len(audio)) + PADDING)
+            length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * frames + PADDING)
             window = self._encode(audio, min(length, FULL_LENGTH))
         regions = speech_regions(window.scores, self._levels.gap_below, self._levels.noise_ceiling)
-        regions = with_replies(regions, len(window.scores) + 1)  # what has just begun may be a reply
-        return Heard(regions, window if in_speech else None)
+        regions = with_replies(regions, frames + 1)  # what has just begun may be a reply
+        return Heard(regions, window if known else None)
 
     def encode(self, audio: NDArray[np.float32]) -> StreamWindow:
         """Encode samples [n], at most 30 s, for :meth:`write`."""

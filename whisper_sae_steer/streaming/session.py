@@ -24,14 +24,10 @@ from ..faster import WhisperModel
 from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES, REPLY_GAP_FRAMES
 from ..steering.labels import Labels
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
-from .decoder import StreamDecoder, StreamWindow, Task
+from .decoder import QUIET, UNHEARD, StreamDecoder, StreamWindow, Task
 
 KEPT = 2 * SAMPLE_RATE
 """samples without speech that stay: its beginning may not show yet"""
-QUIET = SAMPLE_RATE // 2
-"""samples without speech after it that the decoder isn't shown"""
-UNHEARD = SAMPLE_RATE // 2
-"""samples of speech after what the decoder wrote for which it is asked again"""
 LONG, FULL = 15 * SAMPLE_RATE, 25 * SAMPLE_RATE
 """samples of speech from which the buffer is cut at the end of a sentence, or of any word"""
 PROMPT_WORDS = 40
@@ -94,6 +90,10 @@ class StreamingTranscriber:
         """samples of the session before the buffer"""
         self._covered = 0
         """samples of the session that the last hypothesis was made from"""
+        self._regions: list[tuple[int, int]] = []
+        """samples of the session in which someone spoke, as last heard"""
+        self._heard = 0
+        """samples of the session that they were heard in"""
         self._said: deque[str] = deque(maxlen=PROMPT_WORDS)
         """final words before the buffer"""
         self._committed: list[Word] = []
@@ -158,8 +158,7 @@ class StreamingTranscriber:
     def _advance(self, last: bool) -> None:
         """Transcribe what was said in the buffer, and let go of what is done with."""
         while len(self._buffer):
-            heard = self._decoder.listen(self._buffer, bool(self._committed or self._pending))
-            regions = heard.regions
+            regions, encoded = self._listen()
             kept = 0 if last else KEPT
             if not regions:
                 # what was pending came of a sound that turned out to be no speech
@@ -172,7 +171,7 @@ class StreamingTranscriber:
                 continue
             silent = content_frames(len(self._buffer)) - end
             over = last or silent >= MIN_GAP_FRAMES
-            self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over, heard.window)
+            self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over, encoded)
             if not over:
                 self._shorten()
                 return
@@ -183,11 +182,22 @@ class StreamingTranscriber:
                 return
             self._drop((regions[1][0] - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
 
+    def _listen(self) -> tuple[list[tuple[int, int]], StreamWindow | None]:
+        """Frames of the buffer in which someone speaks, and the buffer for the decoder if it was encoded."""
+        in_speech = bool(self._committed or self._pending)
+        heard = self._decoder.listen(self._buffer, self._heard - self._start if in_speech else 0)
+        step = SAMPLES_PER_ENCODER_FRAME
+        if heard is not None:
+            self._heard = self._start + len(self._buffer)
+            self._regions = [(self._start + step * a, self._start + step * b) for a, b in heard.regions]
+        edges = ((max(0, a - self._start), b - self._start) for a, b in self._regions)
+        return [(a // step, b // step) for a, b in edges if b > 0], heard.window if heard else None
+
     def _transcribe(self, spoken: int, over: bool, encoded: StreamWindow | None) -> None:
         """Bring the text up to date with the speech that ends ``spoken`` samples into the buffer.
 
         For good if it is ``over``. Where nothing more was said the next hypothesis would agree. ``encoded``
-        is the buffer, if that is known.
+        is the buffer as far as a voice may be in it, if that is known.
         """
         words, confirmed = self._pending, len(self._pending)
         if self._start + spoken > self._covered:
@@ -203,12 +213,13 @@ class StreamingTranscriber:
 
         As Whisper asks for it, the window moves on as long as it leaves speech behind.
         """
-        quiet = len(self._buffer) - spoken > QUIET
-        audio = self._buffer[:spoken] if quiet else self._buffer
-        self._windows, words, begin = [], list[Word](), 0
+        shown = SAMPLES_PER_ENCODER_FRAME * encoded.content if encoded else len(self._buffer)
+        if shown - spoken > QUIET:
+            shown, encoded = spoken, None
+        audio, begin = self._buffer[:shown], 0
+        self._windows, words = [], list[Word]()
         while True:
-            known = encoded if not quiet and begin == 0 else None
-            window = known or self._decoder.encode(audio[begin:])
+            window = encoded if encoded and not begin else self._decoder.encode(audio[begin:])
             self._windows.append((self._start + begin, window))
             written = self._decoder.write(window, "".join([*self._said, *(w.text for w in words)]).strip())
             if written is None:

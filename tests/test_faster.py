@@ -35,13 +35,14 @@ from tests.support.real_models import (
     weights,
 )
 from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError
-from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel
+from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel, Word
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.calls import Call, CallOptions, active, current
 from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
 from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
+from whisper_sae_steer.steering.risk import WrittenSegment, WrittenWord
 from whisper_sae_steer.steering.steerer import Steerer
 
 SPEECH = sample("speech")
@@ -364,10 +365,20 @@ def check_labels(
         frames = torch.from_numpy(np.array(plain("tiny.en").model.encode(window)))
         offset = segment.seek / 100
         scores = steering.scores(frames)[0]
-        start, end = segment.start - offset, segment.end - offset
-        expected = label_segment(scores, start, end, LABELLED.metadata)
-        assert segment.speech_prob == pytest.approx(expected.speech_prob, abs=1e-3)
-        assert segment.hallucination_risk == pytest.approx(expected.hallucination_risk, abs=1e-3)
+        words = segment.words or []
+        written = WrittenSegment(
+            segment.start - offset,
+            segment.end - offset,
+            segment.text,
+            segment.avg_logprob,
+            [WrittenWord(word.word, word.probability) for word in words],
+        )
+        expected = label_segment(written, scores, LABELLED.metadata)
+        assert segment.speech_prob == pytest.approx(expected.segment.speech_prob, abs=1e-3)
+        assert segment.hallucination_risk == pytest.approx(expected.segment.hallucination_risk, abs=1e-3)
+        risks = [word.hallucination_risk for word in words if isinstance(word, Word)]
+        assert risks == pytest.approx(expected.word_risks, abs=1e-3)
+        assert len(risks) == len(words)
     return seen
 
 

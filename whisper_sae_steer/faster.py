@@ -1,6 +1,7 @@
 """faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,14 +41,22 @@ from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
+from .steering.risk import REMEMBERED_WORDS, WrittenSegment, WrittenWord
 from .steering.speech_map import Excerpt, find_excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
 
 
 @dataclass
+class Word(fw.Word):
+    """faster-whisper's word with the probability that it was made up."""
+
+    hallucination_risk: float
+
+
+@dataclass
 class Segment(fw.Segment):
-    """faster-whisper's segment with what the gate says of it."""
+    """faster-whisper's segment with how likely somebody speaks in it, and how much of it was made up."""
 
     speech_prob: float
     hallucination_risk: float
@@ -210,7 +219,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         return result
 
     def generate_segments(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
-        segments = map(self.labelled, super().generate_segments(*args, **kwargs))
+        segments = _in_turn(self.labelled, super().generate_segments(*args, **kwargs))
         # also without a call: they may be drawn while another one is active
         return within(self.steerer, current(self.steerer), segments)
 
@@ -244,19 +253,29 @@ class WhisperModel(faster_whisper.WhisperModel):
         """A call with these options, or None where nothing would be steered."""
         return Call(options) if options.alpha and self.steerer is not None else None
 
-    def labelled(self, segment: fw.Segment) -> fw.Segment:
-        """The segment with its labels, if its window was steered by this model."""
+    def labelled(self, segment: fw.Segment, said: Iterable[str] = ()) -> fw.Segment:
+        """The segment with its labels, if its window was steered by this model; behind the words ``said``."""
         tokens = segment.tokens
         if not isinstance(tokens, WindowTokens):
             return segment
         segment.tokens = list(tokens)
         if not hasattr(self, "steerer") or self.steerer is None:  # detached meanwhile
             return segment
-        offset = segment.seek * MEL_FRAME_SECONDS
-        labels = tokens.labels or self.steerer.labels(
-            tokens.window.scores, segment.start - offset, segment.end - offset
+        offset, words = segment.seek * MEL_FRAME_SECONDS, segment.words or []
+        written = WrittenSegment(
+            segment.start - offset,
+            segment.end - offset,
+            segment.text,
+            segment.avg_logprob,
+            [WrittenWord(word.word, word.probability) for word in words],
         )
-        return Segment(**vars(segment), **labels._asdict())
+        labels = tokens.labels or self.steerer.label_segment(written, tokens.window.scores, list(said))
+        marked = [
+            Word(**vars(word), hallucination_risk=risk)
+            for word, risk in zip(words, labels.word_risks, strict=True)
+        ]
+        fields = {**vars(segment), "words": marked or segment.words}
+        return Segment(**fields, **labels.segment._asdict())
 
 
 def _ended_at(features: np.ndarray, frame: int) -> np.ndarray:
@@ -271,6 +290,16 @@ def _needs_times_of_parts(options: Mapping[str, Any]) -> bool:
     return (
         bool(options.get("without_timestamps")) or options.get("hallucination_silence_threshold") is not None
     )
+
+
+def _in_turn(
+    label: Callable[[fw.Segment, Iterable[str]], fw.Segment], segments: Iterable[fw.Segment]
+) -> Iterator[fw.Segment]:
+    """Segments, each labelled behind the words before it."""
+    said = deque[str](maxlen=REMEMBERED_WORDS)
+    for segment in segments:
+        yield label(segment, said)
+        said.extend(segment.text.split())
 
 
 def in_recording(segment: fw.Segment, heard: Excerpt) -> fw.Segment:
@@ -331,8 +360,15 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
             for segment in segments:
                 tokens = segment["tokens"]
                 if isinstance(tokens, WindowTokens) and self.model.steerer is not None:
-                    start, end = (segment[edge] - chunk["offset"] for edge in ("start", "end"))
-                    tokens.labels = self.model.steerer.labels(tokens.window.scores, start, end)
+                    words = segment.get("words", ())
+                    written = WrittenSegment(
+                        segment["start"] - chunk["offset"],
+                        segment["end"] - chunk["offset"],
+                        segment["text"],
+                        segment["avg_logprob"],
+                        [WrittenWord(word["word"], word["probability"]) for word in words],
+                    )
+                    tokens.labels = self.model.steerer.label_segment(written, tokens.window.scores)
         return outputs
 
     def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Generator[fw.Segment]:

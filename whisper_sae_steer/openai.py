@@ -1,5 +1,6 @@
 """openai-whisper with steering: ``load_model(name).transcribe(audio, steer_alpha=1.0)``."""
 
+from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ from .steering.doubt import Answer, resolve_doubt
 from .steering.language import detect_at_speech, language_call
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
+from .steering.risk import REMEMBERED_WORDS, WrittenSegment, WrittenWord
 from .steering.steerer import Steerer
 from .steering.unread import read_on
 
@@ -289,7 +291,7 @@ class SteeredWhisper(Whisper):
     def _labelled(self, segments: Iterable[dict[str, Any]]) -> Generator[dict[str, Any]]:
         """Segments with their labels, without the empty ones of silent windows and of gaps."""
         assert self.steerer is not None
-        number = 0
+        number, said = 0, deque[str](maxlen=REMEMBERED_WORDS)
         for segment in segments:
             carrier = segment["temperature"]
             assert isinstance(carrier, WindowTemperature)
@@ -297,11 +299,20 @@ class SteeredWhisper(Whisper):
             is_ours = window.is_silence() or window.cut is not None
             if is_ours and not segment["tokens"]:
                 continue
-            offset = segment["seek"] * MEL_FRAME_SECONDS
-            start, end = segment["start"] - offset, segment["end"] - offset
-            labels = self.steerer.labels(window.scores, start, end)
-            yield {**segment, "id": number, "temperature": carrier.given, **labels._asdict()}
+            offset, words = segment["seek"] * MEL_FRAME_SECONDS, segment.get("words", ())
+            written = WrittenSegment(
+                segment["start"] - offset,
+                segment["end"] - offset,
+                segment["text"],
+                segment["avg_logprob"],
+                [WrittenWord(word["word"], word["probability"]) for word in words],
+            )
+            labels = self.steerer.label_segment(written, window.scores, list(said))
+            for word, risk in zip(words, labels.word_risks, strict=True):
+                word["hallucination_risk"] = risk
+            yield {**segment, "id": number, "temperature": carrier.given, **labels.segment._asdict()}
             number += 1
+            said.extend(segment["text"].split())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ is that of a process of its own, above the loaded model.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -41,7 +40,6 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 }
 """and the options of transcribe"""
 LONG_SECONDS = 1800
-MIB = 2**20
 
 
 class Recording(NamedTuple):
@@ -143,14 +141,17 @@ def peak(model: WhisperModel, recordings: Sequence[Recording], options: Mapping[
     """MiB above the loaded model that the longest recording takes at most."""
     longest = max(recordings, key=lambda recording: len(recording.audio))
     list(transcribed(model, longest._replace(audio=longest.audio[:SAMPLE_RATE]), options))
-    before = _resident_mib()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is that of loading
+    before = _memory_mib("VmRSS")
     list(transcribed(model, longest, options))
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, 1)
+    return round(_memory_mib("VmHWM") - before, 1)
 
 
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / MIB
+def _memory_mib(name: str) -> float:
+    """A figure of Linux's for this process: VmRSS is what it holds, VmHWM the most it has held."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) / 1024
 
 
 def _in_process(way: str) -> float:

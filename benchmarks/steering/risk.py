@@ -25,7 +25,7 @@ from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.labels import Labels, label_segment
+from whisper_sae_steer.steering.labels import Labels, label_stretch
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import load_pack
 
@@ -84,7 +84,7 @@ def mark_clips(model: str, clips: Sequence[Clip], threads: int) -> Iterator[Mark
 def _label(encoder: WindowEncoder, steering: Operator, window: NDArray[np.float32]) -> Labels:
     content = content_frames(len(window))
     scores = steering.scores(encoder([window]))[0, :content]
-    return label_segment(scores, 0.0, content * ENCODER_FRAME_SECONDS, steering.metadata)
+    return label_stretch(scores, 0.0, content * ENCODER_FRAME_SECONDS, steering.metadata)
 
 
 def mark_segments(model: WhisperModel, clip: Clip) -> Iterator[Marked]:

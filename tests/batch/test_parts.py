@@ -14,7 +14,7 @@ SETTINGS: dict[str, Any] = {"model": "tiny.en", "steer_alpha": 1.0}
 
 
 def row(path: str, text: str) -> Row:
-    word = {"start": 0.0, "end": 0.5, "word": text, "probability": 0.9}
+    word = {"start": 0.0, "end": 0.5, "word": text, "probability": 0.9, "hallucination_risk": 0.1}
     scores = dict.fromkeys(("avg_logprob", "no_speech_prob", "speech_prob", "hallucination_risk"), 0.5)
     segment = {"start": 0.0, "end": 1.0, "text": text, **scores, "words": [word]}
     return Row(

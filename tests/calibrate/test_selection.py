@@ -45,7 +45,7 @@ from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
-from whisper_sae_steer.steering.labels import label_segment
+from whisper_sae_steer.steering.labels import label_stretch
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import Features, GateLevels
 
@@ -331,7 +331,7 @@ def test_probabilities_order_speech_above_noise(tmp_path: Path):
     windows, scores = spans(tmp_path, shift=12.0)
     calibrations = fit_calibrations(windows, scores)
     metadata = small_pack(speech_calibration=calibrations.speech, risk_calibration=calibrations.risk).metadata
-    labels = [label_segment(torch.from_numpy(scores[w.key]), 2.0, 6.0, metadata) for w in windows]
+    labels = [label_stretch(torch.from_numpy(scores[w.key]), 2.0, 6.0, metadata) for w in windows]
     noise, speech = labels[::2], labels[1::2]
     assert max(x.speech_prob for x in noise) < 0.2 < 0.8 < min(x.speech_prob for x in speech)
     assert max(x.hallucination_risk for x in speech) < 0.2 < 0.8 < min(x.hallucination_risk for x in noise)

@@ -53,7 +53,7 @@ def test_each_value_is_what_a_segment_of_a_second_around_it_is_labelled():
         mel = model.feature_extractor(audio)[:, :-1]
         features[:, : mel.shape[1]] = mel
         encoded: Any = model.encode(features)
-    assert found[17] == model.steerer.labels(encoded.batch.scores[0], 1.25, 2.25)
+    assert found[17] == model.steerer.label_stretch(encoded.batch.scores[0], 1.25, 2.25)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ PART_ROWS = 1000
 LIBRARIES = ("whisper-sae-steer", "faster-whisper", "ctranslate2", "torch")
 
 _TIMES = [("start", pa.float64()), ("end", pa.float64())]
-_WORD = pa.struct([*_TIMES, ("word", pa.string()), ("probability", pa.float64())])
+_WORD = pa.struct(
+    [*_TIMES, ("word", pa.string()), ("probability", pa.float64()), ("hallucination_risk", pa.float64())]
+)
 _SCORES = ("avg_logprob", "no_speech_prob", "speech_prob", "hallucination_risk")
 _SEGMENT = pa.struct(
     [*_TIMES, ("text", pa.string()), *((name, pa.float64()) for name in _SCORES), ("words", pa.list_(_WORD))]

@@ -23,6 +23,7 @@ SEGMENT_FIELDS = (
     *("start", "end", "text", "avg_logprob", "no_speech_prob"),
     *("speech_prob", "hallucination_risk", "words"),
 )
+WORD_FIELDS = ("start", "end", "word", "probability", "hallucination_risk")
 
 
 class BatchRecording(NamedTuple):
@@ -101,4 +102,7 @@ class Transcriber:
 
 
 def _segment(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: fields.get(name) for name in SEGMENT_FIELDS}
+    segment = {name: fields.get(name) for name in SEGMENT_FIELDS}
+    if segment["words"] is not None:
+        segment["words"] = [{name: word.get(name) for name in WORD_FIELDS} for word in segment["words"]]
+    return segment

@@ -63,4 +63,4 @@ def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[L
         for step in range(-(-len(window) // round(STEP_SECONDS * SAMPLE_RATE))):
             middle = (step + 0.5) * STEP_SECONDS
             start, end = max(0.0, middle - SPAN_SECONDS / 2), middle + SPAN_SECONDS / 2
-            yield model.steerer.labels(scores, start, end)
+            yield model.steerer.label_stretch(scores, start, end)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..audio.units import WINDOW_FRAMES
 from .cuts import WindowCut
-from .labels import Labels
+from .labels import SegmentLabels
 
 
 class Verdict(IntEnum):
@@ -87,9 +87,10 @@ class WindowTokens(list[int]):
     """
 
     window: SteeredWindow
-    labels: Labels | None
+    labels: SegmentLabels | None
+    """of a segment, if they are known already"""
 
-    def __init__(self, tokens: list[int], window: SteeredWindow, labels: Labels | None = None):
+    def __init__(self, tokens: list[int], window: SteeredWindow, labels: SegmentLabels | None = None):
         super().__init__(tokens)
         self.window, self.labels = window, labels
 

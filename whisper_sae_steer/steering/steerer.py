@@ -10,9 +10,10 @@ from torch import Tensor
 from .batch import SteeredBatch
 from .calls import Call, CallOptions, current
 from .doubt import verdicts
-from .labels import Labels, label_segment
+from .labels import Labels, SegmentLabels, label_segment, label_stretch
 from .operator import Operator
 from .pack import SteeringPack
+from .risk import WrittenSegment
 
 
 class Steerer:
@@ -61,9 +62,15 @@ class Steerer:
         """The call of a thread that is in none: None, so that nothing is steered."""
         return None
 
-    def labels(self, scores: Tensor, start: float, end: float) -> Labels:
-        """Labels of a segment ``start``…``end`` seconds into a window, from the window's scores [T]."""
-        return label_segment(scores, start, end, self.pack.metadata)
+    def label_stretch(self, scores: Tensor, start: float, end: float) -> Labels:
+        """Labels of ``start``…``end`` seconds into a window, from the window's scores [T] alone."""
+        return label_stretch(scores, start, end, self.pack.metadata)
+
+    def label_segment(
+        self, segment: WrittenSegment, scores: Tensor, said: Sequence[str] = ()
+    ) -> SegmentLabels:
+        """Labels of a segment and its words, from its window's scores [T]; ``said`` are words before it."""
+        return label_segment(segment, scores, self.pack.metadata, said)
 
     def _place(self, h: Tensor) -> Operator:
         """The pack on the device and in the dtype of frames."""

@@ -20,6 +20,8 @@ class Word(NamedTuple):
     end: float
     text: str
     probability: float
+    hallucination_risk: float | None = None
+    """probability that it was made up; None without steering"""
 
     def shifted(self, seconds: float) -> "Word":
         """The same word, that much later."""

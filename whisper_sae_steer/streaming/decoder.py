@@ -16,8 +16,8 @@ from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule, average_log
 from ..steering.calls import CallOptions, active
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from ..steering.cuts import speech_regions, with_replies
-from ..steering.labels import Labels
 from ..steering.operator import check_alpha
+from ..steering.risk import WrittenSegment, WrittenWord
 from ..steering.speech_map import last_voice
 from .agreement import Word
 
@@ -147,13 +147,30 @@ class StreamDecoder:
                 return None
             times = [token - tokenizer.timestamp_begin for token in tokens[-2:]]
             goes_on = len(times) == 2 and min(times) >= 0
-            return Written(self._words(tokens, tokenizer, window), times[1] if goes_on else None)
+            words = self._with_risk(self._words(tokens, tokenizer, window), logprob, window)
+            return Written(words, times[1] if goes_on else None)
 
-    def labels(self, window: StreamWindow, start: float, end: float) -> Labels | None:
-        """Of a segment ``start``…``end`` seconds into the window, if that is steered."""
+    def speech_prob(self, window: StreamWindow, start: float, end: float) -> float | None:
+        """Probability that someone speaks ``start``…``end`` seconds into the window, if that is steered."""
         if not isinstance(window.encoded, SteeredStorage) or self._model.steerer is None:
             return None
-        return self._model.steerer.labels(window.encoded.batch.scores[0], start, end)
+        scores = window.encoded.batch.scores[0]
+        return self._model.steerer.label_stretch(scores, start, end).speech_prob
+
+    def _with_risk(self, words: list[Word], logprob: float, window: StreamWindow) -> list[Word]:
+        """The words with how likely each was made up, if the window is steered."""
+        if not words or not isinstance(window.encoded, SteeredStorage) or self._model.steerer is None:
+            return words
+        written = WrittenSegment(
+            words[0].start,
+            words[-1].end,
+            "".join(word.text for word in words),
+            logprob,
+            [WrittenWord(word.text, word.probability) for word in words],
+        )
+        labels = self._model.steerer.label_segment(written, window.encoded.batch.scores[0])
+        risks = zip(words, labels.word_risks, strict=True)
+        return [word._replace(hallucination_risk=risk) for word, risk in risks]
 
     def _tokenizer(self, window: StreamWindow) -> Tokenizer:
         if not self.settled:

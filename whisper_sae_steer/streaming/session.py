@@ -12,6 +12,7 @@ cut off where a final sentence ends.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES
 from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
 from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES, REPLY_GAP_FRAMES
-from ..steering.labels import Labels
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
 from .decoder import QUIET, UNHEARD, StreamDecoder, StreamWindow, Task
 
@@ -47,7 +47,7 @@ class StreamSegment(NamedTuple):
     speech_prob: float | None
     """probability that someone speaks in it; None without steering"""
     hallucination_risk: float | None
-    """probability that its text was invented; None without steering"""
+    """share of its words that were made up, as far as one can tell; None without steering"""
     words: tuple[Word, ...]
 
 
@@ -245,25 +245,24 @@ class StreamingTranscriber:
         segments: list[StreamSegment] = []
         for stretch in sentences(words):
             start, end = stretch[0].start, stretch[-1].end
-            labels = self._labels(start, end)
             segments.append(
                 StreamSegment(
                     self._segments + len(segments),
                     start,
                     end,
                     "".join(word.text for word in stretch),
-                    labels.speech_prob if labels else None,
-                    labels.hallucination_risk if labels else None,
+                    self._speech_prob(start, end),
+                    _mean([word.hallucination_risk for word in stretch]),
                     tuple(stretch),
                 )
             )
         return segments
 
-    def _labels(self, start: float, end: float) -> Labels | None:
+    def _speech_prob(self, start: float, end: float) -> float | None:
         """From the window that the words were read in."""
         windows = [(begin / SAMPLE_RATE, window) for begin, window in self._windows]
         offset, window = next((w for w in reversed(windows) if w[0] <= start), windows[0])
-        return self._decoder.labels(window, start - offset, end - offset)
+        return self._decoder.speech_prob(window, start - offset, end - offset)
 
     def _shorten(self) -> None:
         """Cut a long buffer where a final sentence ends, or if it is nearly full where any word does."""
@@ -301,3 +300,8 @@ class StreamingTranscriber:
         gone = sum((word.start + word.end) / 2 < begin for word in self._committed)
         self._said.extend(word.text for word in self._committed[:gone])
         self._committed = self._committed[gone:]
+
+
+def _mean(risks: Sequence[float | None]) -> float | None:
+    known = [risk for risk in risks if risk is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,71 @@
+"""Which words of a transcript were right, misheard or made up, by the reference."""
+
+from collections.abc import Iterator, Sequence
+from enum import Enum
+
+import jiwer
+from rapidfuzz import fuzz
+
+from whisper_sae_steer.reports import metrics
+
+SOUNDS_ALIKE = 40.0
+"""similarity of letters, in percent, from which on a wrong run is taken for misheard"""
+
+
+class Truth(Enum):
+    """What a written word stands for."""
+
+    RIGHT = "right"
+    """the reference has it there"""
+    MISHEARD = "misheard"
+    """in its place the reference has something that is written alike"""
+    MADE_UP = "made up"
+    """nothing in the reference stands for it"""
+
+
+def judge(written: Sequence[str], reference: str, language: str) -> list[Truth | None]:
+    """What each written word stands for; None for one without a letter or digit.
+
+    Words are normalised one by one and aligned with the normalised reference by jiwer. Between two right
+    words a run of others is made up if the reference has nothing there, or something that shares fewer than
+    SOUNDS_ALIKE of its letters; else it was misheard.
+    """
+    pieces = [metrics.normalise(word, language).split() for word in written]
+    owners = [number for number, parts in enumerate(pieces) for _ in parts]
+    said, truth = [part for parts in pieces for part in parts], metrics.normalise(reference, language).split()
+    found = dict[int, Truth]()
+    for (first, last), heard in _runs(truth, said):
+        for place in range(first, last):
+            # a word of two pieces is as wrong as its worst one
+            found[owners[place]] = max(heard, found.get(owners[place], heard), key=list(Truth).index)
+    return [found.get(number) for number in range(len(written))]
+
+
+def _runs(truth: Sequence[str], said: Sequence[str]) -> Iterator[tuple[tuple[int, int], Truth]]:
+    """Stretches of what was said, and what each stands for."""
+    if not said:
+        return
+    if not truth:
+        yield (0, len(said)), Truth.MADE_UP
+        return
+    (chunks,) = jiwer.process_words(" ".join(truth), " ".join(said)).alignments
+    wrong: tuple[int, int, int, int] | None = None
+    for chunk in chunks:
+        if chunk.type != "equal":
+            begins = wrong or (chunk.ref_start_idx, 0, chunk.hyp_start_idx, 0)
+            wrong = (begins[0], chunk.ref_end_idx, begins[2], chunk.hyp_end_idx)
+            continue
+        if wrong:
+            yield _judged(truth, said, wrong)
+            wrong = None
+        yield (chunk.hyp_start_idx, chunk.hyp_end_idx), Truth.RIGHT
+    if wrong:
+        yield _judged(truth, said, wrong)
+
+
+def _judged(
+    truth: Sequence[str], said: Sequence[str], run: tuple[int, int, int, int]
+) -> tuple[tuple[int, int], Truth]:
+    ref_start, ref_end, start, end = run
+    alike = fuzz.ratio("".join(truth[ref_start:ref_end]), "".join(said[start:end]))
+    return (start, end), Truth.MISHEARD if alike >= SOUNDS_ALIKE else Truth.MADE_UP

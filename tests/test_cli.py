@@ -132,6 +132,11 @@ def test_options_in_faster_whispers_terms() -> None:
         (["transcribe", "a.wav", "--suppress_tokens", "a"], "token ids"),
         (["transcribe", "a.wav", "--language", "xx"], "no language"),
         (["transcribe", "a.wav", "--highlight_words", "True"], "requires --word_timestamps True"),
+        (["transcribe", "a.wav", "--highlight_risk", "0.5"], "requires --word_timestamps True"),
+        (
+            ["transcribe", "a.wav", "--word_timestamps", "True", "--highlight_risk", "2"],
+            "above 0 and at most 1",
+        ),
         (["transcribe", "a.wav", "--compute_type", "int8"], "--backend faster"),
         (
             ["transcribe", "a.wav", "--backend", "faster", "--carry_initial_prompt", "True"],

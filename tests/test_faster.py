@@ -42,7 +42,7 @@ from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
 from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
-from whisper_sae_steer.steering.risk import WrittenSegment, WrittenWord
+from whisper_sae_steer.steering.risk import written_segment
 from whisper_sae_steer.steering.steerer import Steerer
 
 SPEECH = sample("speech")
@@ -366,14 +366,7 @@ def check_labels(
         offset = segment.seek / 100
         scores = steering.scores(frames)[0]
         words = segment.words or []
-        written = WrittenSegment(
-            segment.start - offset,
-            segment.end - offset,
-            segment.text,
-            segment.avg_logprob,
-            [WrittenWord(word.word, word.probability) for word in words],
-        )
-        expected = label_segment(written, scores, LABELLED.metadata)
+        expected = label_segment(written_segment(asdict(segment), offset), scores, LABELLED.metadata)
         assert segment.speech_prob == pytest.approx(expected.segment.speech_prob, abs=1e-3)
         assert segment.hallucination_risk == pytest.approx(expected.segment.hallucination_risk, abs=1e-3)
         risks = [word.hallucination_risk for word in words if isinstance(word, Word)]

@@ -41,7 +41,7 @@ from whisper_sae_steer.steering.calls import current
 from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
-from whisper_sae_steer.steering.risk import WrittenSegment, WrittenWord
+from whisper_sae_steer.steering.risk import written_segment
 
 pytestmark = pytest.mark.filterwarnings("ignore:FP16 is not supported on CPU")
 SPEECH = sample("speech")
@@ -295,15 +295,9 @@ def test_labels_are_those_of_the_segments_own_window(words: bool):
         with torch.no_grad():
             end = next(end for end in (350, 700, 1000) if start < end)
             frames = plain("tiny.en").embed_audio(mel(SPEECH, start, end)[None])
-        timed = [WrittenWord(word["word"], word["probability"]) for word in segment.get("words", ())]
-        written = WrittenSegment(
-            segment["start"] - start / 100,
-            segment["end"] - start / 100,
-            segment["text"],
-            segment["avg_logprob"],
-            timed,
+        expected = label_segment(
+            written_segment(segment, start / 100), Operator(pack).scores(frames)[0], pack.metadata
         )
-        expected = label_segment(written, Operator(pack).scores(frames)[0], pack.metadata)
         assert segment["speech_prob"] == pytest.approx(expected.segment.speech_prob, abs=1e-3)
         assert segment["hallucination_risk"] == pytest.approx(expected.segment.hallucination_risk, abs=1e-3)
         assert 0 < segment["speech_prob"] < 1

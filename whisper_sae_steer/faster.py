@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,7 +41,7 @@ from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
-from .steering.risk import REMEMBERED_WORDS, WrittenSegment, WrittenWord
+from .steering.risk import REMEMBERED_WORDS, written_segment
 from .steering.speech_map import Excerpt, find_excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
@@ -261,20 +261,11 @@ class WhisperModel(faster_whisper.WhisperModel):
         segment.tokens = list(tokens)
         if not hasattr(self, "steerer") or self.steerer is None:  # detached meanwhile
             return segment
-        offset, words = segment.seek * MEL_FRAME_SECONDS, segment.words or []
-        written = WrittenSegment(
-            segment.start - offset,
-            segment.end - offset,
-            segment.text,
-            segment.avg_logprob,
-            [WrittenWord(word.word, word.probability) for word in words],
-        )
+        written = written_segment(asdict(segment), segment.seek * MEL_FRAME_SECONDS)
         labels = tokens.labels or self.steerer.label_segment(written, tokens.window.scores, list(said))
-        marked = [
-            Word(**vars(word), hallucination_risk=risk)
-            for word, risk in zip(words, labels.word_risks, strict=True)
-        ]
-        fields = {**vars(segment), "words": marked or segment.words}
+        risks = zip(segment.words or (), labels.word_risks, strict=True)
+        words = [Word(**vars(word), hallucination_risk=risk) for word, risk in risks]
+        fields = {**vars(segment), "words": words or segment.words}
         return Segment(**fields, **labels.segment._asdict())
 
 
@@ -360,14 +351,7 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
             for segment in segments:
                 tokens = segment["tokens"]
                 if isinstance(tokens, WindowTokens) and self.model.steerer is not None:
-                    words = segment.get("words", ())
-                    written = WrittenSegment(
-                        segment["start"] - chunk["offset"],
-                        segment["end"] - chunk["offset"],
-                        segment["text"],
-                        segment["avg_logprob"],
-                        [WrittenWord(word["word"], word["probability"]) for word in words],
-                    )
+                    written = written_segment(segment, chunk["offset"])
                     tokens.labels = self.model.steerer.label_segment(written, tokens.window.scores)
         return outputs
 

@@ -42,7 +42,7 @@ from .steering.doubt import Answer, resolve_doubt
 from .steering.language import detect_at_speech, language_call
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
-from .steering.risk import REMEMBERED_WORDS, WrittenSegment, WrittenWord
+from .steering.risk import REMEMBERED_WORDS, written_segment
 from .steering.steerer import Steerer
 from .steering.unread import read_on
 
@@ -299,16 +299,9 @@ class SteeredWhisper(Whisper):
             is_ours = window.is_silence() or window.cut is not None
             if is_ours and not segment["tokens"]:
                 continue
-            offset, words = segment["seek"] * MEL_FRAME_SECONDS, segment.get("words", ())
-            written = WrittenSegment(
-                segment["start"] - offset,
-                segment["end"] - offset,
-                segment["text"],
-                segment["avg_logprob"],
-                [WrittenWord(word["word"], word["probability"]) for word in words],
-            )
+            written = written_segment(segment, segment["seek"] * MEL_FRAME_SECONDS)
             labels = self.steerer.label_segment(written, window.scores, list(said))
-            for word, risk in zip(words, labels.word_risks, strict=True):
+            for word, risk in zip(segment.get("words", ()), labels.word_risks, strict=True):
                 word["hallucination_risk"] = risk
             yield {**segment, "id": number, "temperature": carrier.given, **labels.segment._asdict()}
             number += 1

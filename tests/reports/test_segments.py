@@ -1,10 +1,13 @@
+import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faster_whisper.transcribe import Segment, Word
+from whisper.utils import get_writer
 
-from whisper_sae_steer.reports.segments import segment_dict
+from whisper_sae_steer.reports.segments import segment_dict, with_risk_marked
 
 END: Any = np.float32(1)
 
@@ -30,3 +33,21 @@ def test_words_are_left_out_where_none_were_asked_for() -> None:
 
 def test_what_is_not_known_stays_none() -> None:
     assert segment_dict(segment(temperature=None), 0)["temperature"] is None
+
+
+def test_words_of_high_risk_are_in_italics_for_subtitles_only(tmp_path: Path):
+    words = [
+        {"start": 0.0, "end": 0.5, "word": " so", "probability": 0.9, "hallucination_risk": 0.1},
+        {"start": 0.5, "end": 1.0, "word": " thank you", "probability": 0.4, "hallucination_risk": 0.7},
+        {"start": 1.0, "end": 1.5, "word": " all", "probability": 0.4},
+    ]
+    result = {"text": "", "segments": [{"start": 0.0, "end": 1.5, "text": "", "words": words}, {"text": "x"}]}
+    before = copy.deepcopy(result)
+    marked = with_risk_marked(result, 0.5)
+    assert [w["word"] for w in marked["segments"][0]["words"]] == [" so", " <i>thank you</i>", " all"]
+    assert marked["segments"][1] == {"text": "x"}
+    assert result == before
+    assert with_risk_marked(result, 0.9) == before
+    writer: Any = get_writer("srt", str(tmp_path))
+    writer({"segments": marked["segments"][:1]}, "a.wav", {})
+    assert "so <i>thank you</i> all" in (tmp_path / "a.srt").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Features of the risk: words, their neighbours, loops."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from whisper_sae_steer.steering.risk import (
     repetitions,
     segment_features,
     word_features,
+    written_segment,
 )
 
 
@@ -65,3 +67,10 @@ def test_three_times_is_speech_and_more_is_a_loop():
     assert loop(8) == pytest.approx(math.log(8))
     across = segment_features(WrittenSegment(0.0, 2.0, " no no", -0.3), 0.0, said=["no"] * 6)
     assert across[2] == pytest.approx(math.log(8))
+
+
+def test_a_segment_is_read_from_either_librarys_dict():
+    fields: dict[str, Any] = {"start": 31.0, "end": 33.0, "text": " so", "avg_logprob": -0.4, "words": None}
+    assert written_segment(fields, 30.0) == WrittenSegment(1.0, 3.0, " so", -0.4, [])
+    fields["words"] = [{"word": " so", "start": 31.0, "end": 31.5, "probability": 0.7}]
+    assert written_segment(fields, 30.0).words == [WrittenWord(" so", 0.7)]

@@ -8,7 +8,8 @@ import math
 
 from .common import Parser, add_model, add_pack
 
-FORMATS = ("txt", "vtt", "srt", "tsv", "json", "all")
+FORMATS = ("txt", "vtt", "srt", "tsv", "json")
+SUBTITLES = ("vtt", "srt")
 WORD_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_words_per_line")
 
 
@@ -27,7 +28,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--model_dir", help="where downloaded models are kept, if not in the library's own folder")
     add("--device", help="cpu, cuda or cuda:N; cuda if there is one, when left out")
     add("--output_dir", "-o", default=".", help="directory to save the outputs")
-    add("--output_format", "-f", default="all", choices=FORMATS, help="format of the output file")
+    add("--output_format", "-f", default="all", choices=(*FORMATS, "all"), help="format of the output file")
     add("--verbose", type=boolean, default=True, help="print the text; False: a progress bar")
     add("--threads", type=optional_int, default=0, help="CPU threads; 0: the library's choice")
 
@@ -99,6 +100,7 @@ def _add_words(group: Parser) -> None:
     add("--prepend_punctuations", default="\"'“¿([{-", help="joined to the next word")
     add("--append_punctuations", default="\"'.。,，!！?？:：”)]}、", help="joined to the last word")
     add("--highlight_words", type=boolean, default=False, help="underline words in srt and vtt")
+    add("--highlight_risk", type=float, help="italics in srt and vtt for words of this hallucination_risk on")
     add("--max_line_width", type=optional_int, help="characters in a line of srt and vtt")
     add("--max_line_count", type=optional_int, help="lines in a segment of srt and vtt")
     add("--max_words_per_line", type=optional_int, help="words in a line of srt and vtt")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SteerError
-from ..reports.segments import segment_dict
+from ..reports.segments import segment_dict, with_risk_marked
 from .common import pack_named
-from .options import FORMATS, WORD_OPTIONS, add_arguments
+from .options import FORMATS, SUBTITLES, WORD_OPTIONS, add_arguments
 
 if TYPE_CHECKING:
     from ..faster import WhisperModel
@@ -49,9 +49,11 @@ def main(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse combinations that would be ignored; warn where openai's command warns."""
     if not args.word_timestamps:
-        for name in WORD_OPTIONS:
+        for name in (*WORD_OPTIONS, "highlight_risk"):
             if getattr(args, name):
                 raise SteerError(f"--{name} requires --word_timestamps True")
+    if args.highlight_risk is not None and not 0 < args.highlight_risk <= 1:
+        raise SteerError(f"--highlight_risk must be above 0 and at most 1, not {args.highlight_risk}")
     if args.max_line_count and not args.max_line_width:
         _warn("--max_line_count has no effect without --max_line_width")
     if args.max_words_per_line and args.max_line_width:
@@ -192,11 +194,12 @@ def _write(result: dict[str, Any], audio: str, folder: Path, args: argparse.Name
     """Write with whisper's own writers, so that a result file is there whole or not at all."""
     from whisper.utils import get_writer
 
-    assert args.output_format in FORMATS
     folder.mkdir(parents=True, exist_ok=True)
     options = {name: getattr(args, name) for name in WORD_OPTIONS}
+    shown = result if args.highlight_risk is None else with_risk_marked(result, args.highlight_risk)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".whisper-sae-steer-") as temporary:
-        writer: Any = get_writer(args.output_format, temporary)  # whose annotation is wrong
-        writer(result, audio, options)
+        for name in FORMATS if args.output_format == "all" else (args.output_format,):
+            writer: Any = get_writer(name, temporary)  # whose annotation is wrong
+            writer(shown if name in SUBTITLES else result, audio, options)
         for path in sorted(Path(temporary).iterdir()):
             os.replace(path, folder / path.name)

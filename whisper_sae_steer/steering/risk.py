@@ -9,8 +9,8 @@ that one set of weights serves all of them.
 
 import math
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 LARGEST_LOGIT = 10.0
 LARGEST_WORD_LOGIT = 6.0
@@ -43,6 +43,13 @@ class WrittenSegment(NamedTuple):
     avg_logprob: float
     words: Sequence[WrittenWord] = ()
     """none without word timestamps"""
+
+
+def written_segment(fields: Mapping[str, Any], offset: float) -> WrittenSegment:
+    """A segment as the libraries' dicts hold it, whose window begins at ``offset`` seconds."""
+    words = [WrittenWord(word["word"], word["probability"]) for word in fields.get("words") or ()]
+    start, end = fields["start"] - offset, fields["end"] - offset
+    return WrittenSegment(start, end, fields["text"], fields["avg_logprob"], words)
 
 
 class RiskModel(NamedTuple):

@@ -27,7 +27,10 @@ from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack
 
 SPEECH = SAMPLES / "speech.ogg"
 ENDINGS = ("json", "srt", "tsv", "txt", "vtt")
-OURS = {"steer_alpha", "pack", "backend", "compute_type", "steer_language_detection", "skip_gaps"}
+OURS = {
+    *("steer_alpha", "pack", "backend", "compute_type", "steer_language_detection", "skip_gaps"),
+    "highlight_risk",
+}
 
 
 def parsed(*argv: str) -> argparse.Namespace:

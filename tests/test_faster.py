@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -34,6 +35,8 @@ from tests.support.real_models import (
     vector_pack,
     weights,
 )
+from whisper_sae_steer import faster
+from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError
 from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel, Word
 from whisper_sae_steer.reports import metrics
@@ -658,3 +661,19 @@ def test_a_pipeline_needs_a_model_that_steers():
     plain = faster_whisper.WhisperModel(str(weights("tiny.en").ct2_dir), compute_type="int8", cpu_threads=1)
     with pytest.raises(AttachError, match="attach"):
         BatchedInferencePipeline(plain).transcribe(SPEECH)
+
+
+@pytest.mark.parametrize("name", ["speech", "gap"])
+def test_the_recording_is_let_go_before_it_is_decoded(name: str, monkeypatch: pytest.MonkeyPatch):
+    """An hour of it is 230 MB; its log mel is all that segments are made from."""
+    held: list[weakref.ref[NDArray[np.float32]]] = []
+
+    def load(source: Any) -> NDArray[np.float32]:
+        samples = load_audio(source)
+        held.append(weakref.ref(samples))
+        return samples
+
+    monkeypatch.setattr(faster, "load_audio", load)
+    segments, _ = steered("tiny.en").transcribe(str(SAMPLES / f"{name}.ogg"), language="en")
+    assert held[0]() is None
+    assert next(iter(segments)).text

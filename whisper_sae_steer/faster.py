@@ -112,9 +112,9 @@ class WhisperModel(faster_whisper.WhisperModel):
 
         ``steer_alpha`` 1.0 is the calibrated strength, 0 exactly the plain library. ``skip_gaps`` starts
         windows at speech and ends them before a long gap, as the gate hears it. The language is detected from
-        the window as it is unless ``steer_language_detection``. Segments are lazy;
-        each carries ``speech_prob`` and ``hallucination_risk`` (0…1) when steered; from α = 1 on
-        ``no_speech_prob`` is 1 in windows in which nobody speaks. With
+        the window as it is unless ``steer_language_detection``. Segments are lazy; each carries
+        ``speech_prob`` and ``hallucination_risk`` (0…1) when steered, and words carry their risk
+        (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1 in windows in which nobody speaks. With
         ``multilingual=True`` the language of each window is read from what the decoder sees.
         Raises AudioError and AlphaError at once, not at the first segment.
         """

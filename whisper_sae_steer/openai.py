@@ -116,7 +116,8 @@ class SteeredWhisper(Whisper):
         strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends them before
         a long gap, as the gate hears it. The language is detected from the window as it is unless
         ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
-        (0…1) when steered; from α = 1 on ``no_speech_prob`` is 1 in windows in which nobody speaks.
+        (0…1) when steered, and words their risk (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1
+        in windows in which nobody speaks.
         Raises AudioError and AlphaError before decoding.
         """
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")

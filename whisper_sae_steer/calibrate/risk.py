@@ -1,4 +1,4 @@
-"""Turning gate scores into probabilities: speech_prob and hallucination_risk of a segment."""
+"""Turning gate scores into probabilities: speech_prob, and the risk of text that the gate alone sees."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

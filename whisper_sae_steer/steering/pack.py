@@ -83,7 +83,7 @@ class PackMetadata:
     speech_calibration: tuple[float, float] = (1.0, 0.0)
     """slope and offset that turn a segment's highest score into the logit of speech_prob"""
     risk_calibration: tuple[float, float, float] = (-1.0, 0.0, 0.0)
-    """weights of a stretch's highest and mean score, and offset: logit of the risk that the gate alone sees"""
+    """weights of a stretch's highest and mean score, and offset: logit of the gate's own risk of text"""
     stock_texts: tuple[str, ...] = ()
     """what the unsteered model often writes for noise; not believed where the gate is in doubt"""
     no_speech_works: bool = True

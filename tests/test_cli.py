@@ -29,7 +29,7 @@ SPEECH = SAMPLES / "speech.ogg"
 ENDINGS = ("json", "srt", "tsv", "txt", "vtt")
 OURS = {
     *("steer_alpha", "pack", "backend", "compute_type", "steer_language_detection", "skip_gaps"),
-    "highlight_risk",
+    *("highlight_risk", "filter_risk"),
 }
 
 
@@ -135,6 +135,8 @@ def test_options_in_faster_whispers_terms() -> None:
         (["transcribe", "a.wav", "--suppress_tokens", "a"], "token ids"),
         (["transcribe", "a.wav", "--language", "xx"], "no language"),
         (["transcribe", "a.wav", "--highlight_words", "True"], "requires --word_timestamps True"),
+        (["transcribe", "a.wav", "--filter_risk", "0"], "above 0 and at most 1"),
+        (["transcribe", "a.wav", "--filter_risk", "0.9", "--pack", "none"], "needs the risk"),
         (["transcribe", "a.wav", "--highlight_risk", "0.5"], "requires --word_timestamps True"),
         (
             ["transcribe", "a.wav", "--word_timestamps", "True", "--highlight_risk", "2"],

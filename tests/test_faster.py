@@ -37,8 +37,8 @@ from tests.support.real_models import (
 )
 from whisper_sae_steer import faster
 from whisper_sae_steer.audio.reading import load_audio
-from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError
-from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, WhisperModel, Word
+from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackError, RiskError
+from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, TranscriptionInfo, WhisperModel, Word
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.calls import Call, CallOptions, active, current
 from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
@@ -416,7 +416,7 @@ def test_labels_of_a_batch_belong_to_their_row(words: bool):
 
 # --- arguments and errors ------------------------------------------------------------------------
 
-ADDED = {"steer_alpha": 1.0, "steer_language_detection": False}
+ADDED = {"steer_alpha": 1.0, "steer_language_detection": False, "filter_risk": None}
 
 
 @pytest.mark.parametrize(
@@ -677,3 +677,33 @@ def test_the_recording_is_let_go_before_it_is_decoded(name: str, monkeypatch: py
     segments, _ = steered("tiny.en").transcribe(str(SAMPLES / f"{name}.ogg"), language="en")
     assert held[0]() is None
     assert next(iter(segments)).text
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_what_filter_risk_leaves_out_is_in_the_info(words: bool):
+    model = steered("tiny.en")
+    options: dict[str, Any] = {"language": "en", "word_timestamps": words}
+    everything = list(model.transcribe(SPEECH, **options)[0])
+    risks = [s.hallucination_risk for s in everything if isinstance(s, Segment)]
+    if words:
+        risks = [w.hallucination_risk for s in everything for w in s.words or () if isinstance(w, Word)]
+    segments, info = model.transcribe(SPEECH, filter_risk=max(risks), **options)
+    kept = list(segments)
+    assert isinstance(info, TranscriptionInfo)
+    assert info.filtered
+    if words:
+        texts = ["".join(w.word for s in some for w in s.words or ()) for some in (kept, info.filtered)]
+        assert sorted("".join(texts).split()) == sorted("".join(s.text for s in everything).split())
+    segments, info = model.transcribe(SPEECH, filter_risk=1.0, **options)
+    assert list(segments) == everything
+    assert isinstance(info, TranscriptionInfo)
+    assert not info.filtered
+    batched, info = BatchedInferencePipeline(model).transcribe(SPEECH, filter_risk=1e-9, language="en")
+    assert not list(batched)
+    assert isinstance(info, TranscriptionInfo)
+    assert info.filtered
+
+
+def test_filter_risk_needs_steering():
+    with pytest.raises(RiskError, match="filter_risk"):
+        steered("tiny.en").transcribe(SPEECH, filter_risk=0.9, steer_alpha=0)

@@ -33,7 +33,7 @@ from tests.support.real_models import (
     weights,
 )
 from tests.support.small_whisper import small_whisper
-from whisper_sae_steer.errors import AlphaError, AudioError, PackError
+from whisper_sae_steer.errors import AlphaError, AudioError, PackError, RiskError
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.openai import SteeredWhisper, load_model
 from whisper_sae_steer.reports import metrics
@@ -307,6 +307,20 @@ def test_labels_are_those_of_the_segments_own_window(words: bool):
         assert words or "words" not in segment
 
 
+def test_what_filter_risk_leaves_out_is_in_the_result():
+    model = steered("tiny.en")
+    everything = model.transcribe(SPEECH, word_timestamps=True, **QUICK)
+    risks = [word["hallucination_risk"] for segment in everything["segments"] for word in segment["words"]]
+    result = model.transcribe(SPEECH, word_timestamps=True, filter_risk=max(risks), **QUICK)
+    assert result["filtered"]
+    assert result["text"] == "".join(segment["text"] for segment in result["segments"])
+    parts = [word for key in ("segments", "filtered") for s in result[key] for word in s["words"]]
+    assert len(parts) == len(risks)
+    assert model.transcribe(SPEECH, filter_risk=1.0, **QUICK)["filtered"] == []
+    with pytest.raises(RiskError, match="filter_risk"):
+        model.transcribe(SPEECH, steer_alpha=0, filter_risk=0.9)
+
+
 # --- arguments and errors ------------------------------------------------------------------------
 
 
@@ -314,11 +328,12 @@ def test_the_signature_shows_every_argument():
     shown = list(inspect.signature(SteeredWhisper.transcribe).parameters.values())
     theirs = list(inspect.signature(whisper.transcribe).parameters.values())
     assert shown[0].name == "self"
-    assert [*shown[1:-4], shown[-1]] == theirs[1:]
-    assert [(p.name, p.default) for p in shown[-4:-1]] == [
+    assert [*shown[1:-5], shown[-1]] == theirs[1:]
+    assert [(p.name, p.default) for p in shown[-5:-1]] == [
         ("steer_alpha", 1.0),
         ("steer_language_detection", False),
         ("skip_gaps", True),
+        ("filter_risk", None),
     ]
 
 

@@ -66,3 +66,7 @@ class DiskFullError(SteerError, OSError):
 
 class AlphaError(SteerError, ValueError):
     """A steering strength that is no finite number."""
+
+
+class RiskError(SteerError, ValueError):
+    """A threshold for the risk of words that can't be applied."""

@@ -37,6 +37,7 @@ from .steering.cuts import (
     plan_window,
     protect_seek_from_word_times,
 )
+from .steering.filtering import check_filter_risk, part_by_risk
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
@@ -52,6 +53,13 @@ class Word(fw.Word):
     """faster-whisper's word with the probability that it was made up."""
 
     hallucination_risk: float
+
+
+@dataclass
+class TranscriptionInfo(fw.TranscriptionInfo):
+    """faster-whisper's, with what ``filter_risk`` has left out of the segments drawn so far."""
+
+    filtered: list["Segment"]
 
 
 @dataclass
@@ -106,6 +114,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         steer_alpha: float = 1.0,
         steer_language_detection: bool = False,
         skip_gaps: bool = True,
+        filter_risk: float | None = None,
         **options: Any,
     ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
         """faster-whisper's ``transcribe`` with steering; all its options and its results.
@@ -116,18 +125,21 @@ class WhisperModel(faster_whisper.WhisperModel):
         ``speech_prob`` and ``hallucination_risk`` (0…1) when steered, and words carry their risk
         (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1 in windows in which nobody speaks. With
         ``multilingual=True`` the language of each window is read from what the decoder sees.
-        Raises AudioError and AlphaError at once, not at the first segment.
+        ``filter_risk`` leaves out words of that risk and more, or segments where words have no times; they
+        are in ``info.filtered``. Raises AudioError, AlphaError and RiskError at once, not at the first
+        segment.
         """
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
-        samples = self.samples_of(audio)
         call = self.call_with(steering)
+        check_filter_risk(filter_risk, call is not None)
+        samples = self.samples_of(audio)
         chosen = options.get("vad_filter") or options.get("clip_timestamps", "0") != "0"
         heard = find_excerpt(samples) if call is not None and skip_gaps and not chosen else None
         if call is not None and heard is not None:
             call = replace(call, parts="apart" if _needs_times_of_parts(options) else "together")
         if heard is None:
             with active(self.steerer, call):
-                return super().transcribe(samples, *args, **options)
+                return filtered(filter_risk, *super().transcribe(samples, *args, **options))
         duration = len(samples) / SAMPLE_RATE
         if heard.passages or not self._asks_for_language(*args, **options):
             samples = heard.taken_from(samples)  # those of the recording are not held any longer
@@ -138,7 +150,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         with active(self.steerer, call):
             segments, info = super().transcribe(samples, *args, **options)
         info = replace(info, duration=duration, duration_after_vad=duration_heard)
-        return (in_recording(segment, heard) for segment in segments), info
+        return filtered(filter_risk, (in_recording(segment, heard) for segment in segments), info)
 
     def samples_of(self, audio: str | BinaryIO | np.ndarray) -> np.ndarray:
         """Samples [n] of what ``transcribe`` is given. AudioError."""
@@ -283,6 +295,31 @@ def _needs_times_of_parts(options: Mapping[str, Any]) -> bool:
     )
 
 
+def filtered(
+    threshold: float | None, segments: Iterable[fw.Segment], info: fw.TranscriptionInfo
+) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
+    """A result without words of that risk and more, which ``info.filtered`` keeps; all of it for None."""
+    if threshold is None:
+        return segments, info
+    noted = TranscriptionInfo(**vars(info), filtered=[])
+    return _kept(segments, threshold, noted.filtered), noted
+
+
+def _kept(segments: Iterable[fw.Segment], threshold: float, left_out: list[Segment]) -> Iterator[fw.Segment]:
+    for segment in segments:
+        if not isinstance(segment, Segment):  # detached meanwhile
+            yield segment
+            continue
+        parted = part_by_risk(asdict(segment), threshold)
+        left_out += [_segment(fields) for fields in (parted.filtered,) if fields]
+        yield from [_segment(fields) for fields in (parted.kept,) if fields]
+
+
+def _segment(fields: dict[str, Any]) -> Segment:
+    timed: dict[str, Any] = {"words": [Word(**word) for word in fields["words"]]} if fields["words"] else {}
+    return Segment(**{**fields, **timed})
+
+
 def _in_turn(
     label: Callable[[fw.Segment, Iterable[str]], fw.Segment], segments: Iterable[fw.Segment]
 ) -> Iterator[fw.Segment]:
@@ -322,15 +359,18 @@ class BatchedInferencePipeline(faster_whisper.BatchedInferencePipeline):
         *args: Any,
         steer_alpha: float = 1.0,
         steer_language_detection: bool = False,
+        filter_risk: float | None = None,
         **options: Any,
     ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
         """See :meth:`WhisperModel.transcribe`."""
         if not hasattr(self.model, "steerer"):
             raise AttachError("the pipeline's model doesn't steer: give it ours, or attach() the pipeline")
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, in_doubt="ask")
+        call = self.model.call_with(steering)
+        check_filter_risk(filter_risk, call is not None)
         samples = load_audio(audio)
-        with active(self.model.steerer, self.model.call_with(steering)):
-            return super().transcribe(samples, *args, **options)
+        with active(self.model.steerer, call):
+            return filtered(filter_risk, *super().transcribe(samples, *args, **options))
 
     def generate_segment_batched(self, features: Any, tokenizer: Any, options: Any) -> tuple[Any, list[Any]]:
         """faster-whisper's; where nobody speaks, ``no_speech_threshold`` counts here too."""

@@ -39,6 +39,7 @@ from .steering.cuts import (
     protect_seek_from_word_times,
 )
 from .steering.doubt import Answer, resolve_doubt
+from .steering.filtering import check_filter_risk, part_by_risk
 from .steering.language import detect_at_speech, language_call
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
@@ -108,6 +109,7 @@ class SteeredWhisper(Whisper):
         steer_alpha: float = 1.0,
         steer_language_detection: bool = False,
         skip_gaps: bool = True,
+        filter_risk: float | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """``whisper.transcribe`` with steering; all its options and its result.
@@ -117,10 +119,13 @@ class SteeredWhisper(Whisper):
         a long gap, as the gate hears it. The language is detected from the window as it is unless
         ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
         (0…1) when steered, and words their risk (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1
-        in windows in which nobody speaks.
-        Raises AudioError and AlphaError before decoding.
+        in windows in which nobody speaks. ``filter_risk`` leaves out words of that risk and more, or segments
+        where words have no times; they are in ``result["filtered"]``.
+        Raises AudioError, AlphaError and RiskError before decoding.
         """
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
+        steers = bool(steering.alpha) and self.steerer is not None
+        check_filter_risk(filter_risk, steers)
         samples = load_audio(audio)
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
         call = _Transcription(
@@ -131,9 +136,9 @@ class SteeredWhisper(Whisper):
         )
         with active(self.steerer, call):
             result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
-        if steering.alpha and self.steerer is not None:
+        if steers:
             result["segments"] = list(self._labelled(result["segments"]))
-        return result
+        return result if filter_risk is None else _filtered(result, filter_risk)
 
     def decode(
         self,
@@ -325,6 +330,15 @@ class _DecodedWindow(NamedTuple):
 
     result: DecodingResult
     cut: WindowCut | None
+
+
+def _filtered(result: dict[str, Any], threshold: float) -> dict[str, Any]:
+    """The result without words of that risk and more, which it keeps apart."""
+    parts = [part_by_risk(segment, threshold) for segment in result["segments"]]
+    kept = [part.kept for part in parts if part.kept]
+    text = "".join(segment["text"] for segment in kept)
+    filtered = [part.filtered for part in parts if part.filtered]
+    return result | {"text": text, "segments": kept, "filtered": filtered}
 
 
 # Whisper decodes the same mel at one temperature after the other: what was encoded of it stays with it.

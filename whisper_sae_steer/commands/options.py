@@ -51,6 +51,11 @@ def _add_steering(group: Parser) -> None:
         default=True,
         help="cut gaps without speech out; False: leave them to Whisper",
     )
+    add(
+        "--filter_risk",
+        type=float,
+        help="leave out words of this hallucination_risk and more (segments, without --word_timestamps True)",
+    )
 
 
 def _add_decoding(group: Parser) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SteerError
 from ..reports.segments import segment_dict, with_risk_marked
+from ..steering.filtering import check_filter_risk
 from .common import pack_named
 from .options import FORMATS, SUBTITLES, WORD_OPTIONS, add_arguments
 
@@ -24,7 +25,7 @@ SAME_NAME = (
     *("task", "condition_on_previous_text", "initial_prompt", "compression_ratio_threshold"),
     *("no_speech_threshold", "word_timestamps", "prepend_punctuations", "append_punctuations"),
     *("clip_timestamps", "hallucination_silence_threshold"),
-    *("steer_alpha", "steer_language_detection", "skip_gaps"),
+    *("steer_alpha", "steer_language_detection", "skip_gaps", "filter_risk"),
 )
 """Options that openai-whisper, faster-whisper and this command call the same."""
 
@@ -54,6 +55,7 @@ def _check(args: argparse.Namespace) -> None:
                 raise SteerError(f"--{name} requires --word_timestamps True")
     if args.highlight_risk is not None and not 0 < args.highlight_risk <= 1:
         raise SteerError(f"--highlight_risk must be above 0 and at most 1, not {args.highlight_risk}")
+    check_filter_risk(args.filter_risk, args.steer_alpha != 0 and args.pack != "none")
     if args.max_line_count and not args.max_line_width:
         _warn("--max_line_count has no effect without --max_line_width")
     if args.max_words_per_line and args.max_line_width:
@@ -174,6 +176,8 @@ def _transcribe_faster(
 ) -> dict[str, Any]:
     from whisper.utils import format_timestamp, make_safe
 
+    from ..faster import TranscriptionInfo
+
     segments, info = model.transcribe(audio, **options)
     if verbose and options["language"] is None:
         print(f"Detected language: {info.language}")
@@ -184,7 +188,10 @@ def _transcribe_faster(
             start, end = format_timestamp(segment.start), format_timestamp(segment.end)
             print(make_safe(f"[{start} --> {end}] {segment.text}"))
     text = "".join(segment["text"] for segment in dicts)
-    return {"text": text, "segments": dicts, "language": info.language}
+    result = {"text": text, "segments": dicts, "language": info.language}
+    if isinstance(info, TranscriptionInfo):
+        result["filtered"] = [segment_dict(segment, segment.id) for segment in info.filtered]
+    return result
 
 
 # ---- results

@@ -136,7 +136,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         chosen = options.get("vad_filter") or options.get("clip_timestamps", "0") != "0"
         heard = find_excerpt(samples) if call is not None and skip_gaps and not chosen else None
         if call is not None and heard is not None:
-            call = replace(call, parts="apart" if _needs_times_of_parts(options) else "together")
+            call = replace(call, parts_apart=_needs_times_of_parts(options))
         if heard is None:
             with active(self.steerer, call):
                 return filtered(filter_risk, *super().transcribe(samples, *args, **options))
@@ -163,7 +163,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         """faster-whisper's; a window with a gap is encoded again without it."""
         call = current(self.steerer)
         behind_gap = call is not None and call.leads_past_gap()
-        apart = call is not None and call.parts == "apart" and features.ndim == 2
+        apart = call is not None and call.parts_apart and features.ndim == 2
         parts = find_parts(features) if apart else []
         if len(parts) > 1:
             features = _ended_at(features, parts[0].end)
@@ -273,8 +273,10 @@ class WhisperModel(faster_whisper.WhisperModel):
         segment.tokens = list(tokens)
         if not hasattr(self, "steerer") or self.steerer is None:  # detached meanwhile
             return segment
-        written = written_segment(asdict(segment), segment.seek * MEL_FRAME_SECONDS)
-        labels = tokens.labels or self.steerer.label_segment(written, tokens.window.scores, list(said))
+        labels = tokens.labels
+        if labels is None:
+            written = written_segment(asdict(segment), segment.seek * MEL_FRAME_SECONDS)
+            labels = self.steerer.label_segment(written, tokens.window.scores, list(said))
         risks = zip(segment.words or (), labels.word_risks, strict=True)
         words = [Word(**vars(word), hallucination_risk=risk) for word, risk in risks]
         fields = {**vars(segment), "words": words or segment.words}
@@ -306,18 +308,22 @@ def filtered(
 
 
 def _kept(segments: Iterable[fw.Segment], threshold: float, left_out: list[Segment]) -> Iterator[fw.Segment]:
+    """Segments without words of that risk and more, which are added to ``left_out``."""
     for segment in segments:
         if not isinstance(segment, Segment):  # detached meanwhile
             yield segment
             continue
         parted = part_by_risk(asdict(segment), threshold)
-        left_out += [_segment(fields) for fields in (parted.filtered,) if fields]
-        yield from [_segment(fields) for fields in (parted.kept,) if fields]
+        if parted.filtered is not None:
+            left_out.append(_segment(parted.filtered))
+        if parted.kept is not None:
+            yield _segment(parted.kept)
 
 
 def _segment(fields: dict[str, Any]) -> Segment:
-    timed: dict[str, Any] = {"words": [Word(**word) for word in fields["words"]]} if fields["words"] else {}
-    return Segment(**{**fields, **timed})
+    """The way back from ``asdict``."""
+    words: Any = fields["words"] and [Word(**word) for word in fields["words"]]
+    return Segment(**{**fields, "words": words})
 
 
 def _in_turn(

@@ -46,7 +46,6 @@ class JudgedWord(NamedTuple):
     probability: float
     truth: Truth
     condition: str
-    recording: str
 
 
 def main() -> None:
@@ -87,7 +86,7 @@ def judged_words(path: Path) -> Iterator[JudgedWord]:
             for features, word in zip(word_features(segment, gate, before), words, strict=True):
                 truth = next(truths)
                 if truth is not None:
-                    yield JudgedWord(features, whole, word.probability, truth, row["condition"], row["clip"])
+                    yield JudgedWord(features, whole, word.probability, truth, row["condition"])
             said += fields["text"].split()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from itertools import groupby
 
 import jiwer
 from rapidfuzz import fuzz
@@ -49,23 +50,12 @@ def _runs(truth: Sequence[str], said: Sequence[str]) -> Iterator[tuple[tuple[int
         yield (0, len(said)), Truth.MADE_UP
         return
     (chunks,) = jiwer.process_words(" ".join(truth), " ".join(said)).alignments
-    wrong: tuple[int, int, int, int] | None = None
-    for chunk in chunks:
-        if chunk.type != "equal":
-            begins = wrong or (chunk.ref_start_idx, 0, chunk.hyp_start_idx, 0)
-            wrong = (begins[0], chunk.ref_end_idx, begins[2], chunk.hyp_end_idx)
-            continue
-        if wrong:
-            yield _judged(truth, said, wrong)
-            wrong = None
-        yield (chunk.hyp_start_idx, chunk.hyp_end_idx), Truth.RIGHT
-    if wrong:
-        yield _judged(truth, said, wrong)
-
-
-def _judged(
-    truth: Sequence[str], said: Sequence[str], run: tuple[int, int, int, int]
-) -> tuple[tuple[int, int], Truth]:
-    ref_start, ref_end, start, end = run
-    alike = fuzz.ratio("".join(truth[ref_start:ref_end]), "".join(said[start:end]))
-    return (start, end), Truth.MISHEARD if alike >= SOUNDS_ALIKE else Truth.MADE_UP
+    for is_right, alike in groupby(chunks, lambda chunk: chunk.type == "equal"):
+        run = list(alike)
+        start, end = run[0].hyp_start_idx, run[-1].hyp_end_idx
+        if is_right:
+            yield (start, end), Truth.RIGHT
+        else:
+            expected = truth[run[0].ref_start_idx : run[-1].ref_end_idx]
+            letters_shared = fuzz.ratio("".join(expected), "".join(said[start:end]))
+            yield (start, end), Truth.MISHEARD if letters_shared >= SOUNDS_ALIKE else Truth.MADE_UP

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .batch import SteeredBatch
 from .doubt import InDoubt
@@ -53,8 +53,8 @@ class Call:
     explored: dict[bytes, Any] = field(default_factory=dict[bytes, Any])
     """encoder output of windows that the language was read from, unedited, by their mel: transcribing takes
     it from here instead of encoding the same mel again"""
-    parts: Literal["together", "apart"] | None = None
-    """how a window's passages of an excerpt are decoded; None if it is of the recording itself"""
+    parts_apart: bool = False
+    """whether a window's passages of an excerpt are decoded one by one"""
 
     @property
     def last(self) -> SteeredBatch:

@@ -84,12 +84,11 @@ def word_features(segment: WrittenSegment, gate: float, said: Sequence[str] = ()
     lowest of those next to it and itself, and the mean of those beside it."""
     logits = [logit(word.probability, LARGEST_WORD_LOGIT) for word in segment.words]
     repeats = repetitions([*said, *(word.text for word in segment.words)])[len(said) :]
-    rows: list[list[float]] = []
+    whole, rows = _of_segment(segment, gate), list[list[float]]()
     for i, own in enumerate(logits):
         lowest = min(logits[max(0, i - NEXT) : i + 1 + NEXT])
         beside = logits[max(0, i - BESIDE) : i] + logits[i + 1 : i + 1 + BESIDE] or [own]
-        beside_mean = sum(beside) / len(beside)
-        rows.append([*_of_segment(segment, gate), _loop(repeats[i]), own, lowest, beside_mean])
+        rows.append([*whole, _loop(repeats[i]), own, lowest, sum(beside) / len(beside)])
     return rows
 
 

@@ -596,6 +596,21 @@ def test_sentences_far_apart_share_a_window_where_their_times_are_known(
     np.testing.assert_allclose(found, true, atol=0.7)
 
 
+def test_the_gate_listens_to_a_moment_by_itself(shipped: WhisperModel):
+    noise = 0.05 * np.random.default_rng(0).standard_normal(25 * 16_000).astype(np.float32)
+    word = sample("speech")[16_000:24_000]
+    assert shipped.hears_nobody(noise)
+    assert shipped.hears_nobody(noise[:8000])
+    for start in (0, 4 * 16_000, len(noise) - len(word)):  # in each of the windows that it listens to
+        behind = noise.copy()
+        behind[start : start + len(word)] += word
+        assert not shipped.hears_nobody(behind)
+
+
+def test_without_a_gate_nobody_is_passed_over():
+    assert not steered("tiny.en").hears_nobody(np.zeros(16_000, np.float32))
+
+
 def test_gaps_are_left_to_whisper_on_request(shipped: WhisperModel):
     assert shipped.steerer is not None
     audio = one_window().audio

@@ -32,6 +32,7 @@ from .steering.ctranslate import (
     require_encoder_output,
 )
 from .steering.cuts import (
+    EXCERPT_GAP_FRAMES,
     WindowCut,
     content_of,
     plan_window,
@@ -46,6 +47,9 @@ from .steering.risk import REMEMBERED_WORDS, written_segment
 from .steering.speech_map import Excerpt, find_excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
+
+ASKED_SAMPLES, OVERLAP_SAMPLES, PADDING_MEL_FRAMES = 10 * SAMPLE_RATE, SAMPLE_RATE, 100
+"""what the gate alone listens to at a time, how much of it twice, and the silence it is padded with (1 s)"""
 
 
 @dataclass
@@ -134,9 +138,12 @@ class WhisperModel(faster_whisper.WhisperModel):
         check_filter_risk(filter_risk, call is not None)
         samples = self.samples_of(audio)
         chosen = options.get("vad_filter") or options.get("clip_timestamps", "0") != "0"
-        heard = find_excerpt(samples) if call is not None and skip_gaps and not chosen else None
+        looks = call is not None and skip_gaps and not chosen
+        heard = find_excerpt(samples, self.hears_nobody) if looks else None
         if call is not None and heard is not None:
-            call = replace(call, parts_apart=_needs_times_of_parts(options))
+            apart = _needs_times_of_parts(options)
+            shortest_gap = call.shortest_gap if apart else EXCERPT_GAP_FRAMES
+            call = replace(call, shortest_gap=shortest_gap, parts_apart=apart)
         if heard is None:
             with active(self.steerer, call):
                 return filtered(filter_risk, *super().transcribe(samples, *args, **options))
@@ -156,6 +163,22 @@ class WhisperModel(faster_whisper.WhisperModel):
         """Samples [n] of what ``transcribe`` is given. AudioError."""
         return load_audio(audio)
 
+    def hears_nobody(self, samples: np.ndarray) -> bool:
+        """Whether the gate, at its strictest, finds no speech in samples [n].
+
+        It listens to windows that are padded to little more than the audio: they take a fraction of the time.
+        """
+        nobody_below = self.steerer.pack.metadata.levels.nobody_below if self.steerer is not None else None
+        if nobody_below is None:
+            return False
+        with active(self.steerer, Call(CallOptions(alpha=0, scores_only=True))):
+            for start in range(0, max(1, len(samples) - OVERLAP_SAMPLES), ASKED_SAMPLES - OVERLAP_SAMPLES):
+                mel = self.feature_extractor(samples[start : start + ASKED_SAMPLES])
+                encoded = self.encode(np.pad(mel, ((0, 0), (0, PADDING_MEL_FRAMES))))
+                if not isinstance(encoded, SteeredStorage) or encoded.batch.scores.amax() > nobody_below:
+                    return False
+        return True
+
     def _asks_for_language(self, language: str | None = None, *_args: Any, **_options: Any) -> bool:
         return language is None and self.model.is_multilingual
 
@@ -174,7 +197,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             return encoded
         assert self.steerer is not None
         scores, levels = encoded.batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
-        plan = plan_window(scores, content_of(features), levels, behind_gap)
+        plan = plan_window(scores, content_of(features), levels, behind_gap, call.shortest_gap)
         if plan.cut is not None and not plan.cut.seeks_only():
             encoded = super().encode(_ended_at(features, plan.cut.decode_until))
         elif plan.cut is None and len(parts) > 1:

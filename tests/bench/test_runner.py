@@ -393,11 +393,8 @@ def test_our_models_are_steered_by_the_alpha_of_the_row(tiny: Path, tmp_path: Pa
     unsteered = ours.first_window(NOISE, 0.0, None)
     assert unsteered == plain.first_window(NOISE, 0.0, None)
     assert ours.first_window(NOISE, 1.0, None) != unsteered
-    results: list[Transcript] = []
-    for backend in (ours, plain):
-        torch.manual_seed(0)  # fallback temperatures sample
-        results.append(backend.transcribe(NOISE, 0.0, None))
-    assert results[0] == results[1]
+    # at fallback temperatures too, which sample
+    assert ours.transcribe(NOISE, 0.0, None) == plain.transcribe(NOISE, 0.0, None)
     for segment in ours.transcribe(NOISE, 1.0, None).segments:
         assert 0 <= segment["speech_prob"] <= 1
 

@@ -8,12 +8,14 @@ import pytest
 from tests.support.small_pack import small_pack
 from tests.support.window_tokens import BEGIN, scores, split
 from whisper_sae_steer.steering.cuts import (
+    EXCERPT_GAP_FRAMES,
     MIN_GAP_FRAMES,
     PAD_FRAMES,
     WindowCut,
     content_of,
     cut_window,
     frames_before_speech,
+    plan_window,
     tokens_that_seek_to,
 )
 
@@ -34,6 +36,14 @@ END = 1500
 )
 def test_windows_without_a_long_gap_are_left_alone(speech: list[tuple[int, int]]):
     assert cut_window(scores(*speech), END, LEVELS) is None
+
+
+def test_an_excerpt_is_cut_at_longer_gaps():
+    values = scores((0, 300), (300 + EXCERPT_GAP_FRAMES - 1, END))
+    assert cut_window(values, END, LEVELS) is not None
+    assert plan_window(values, END, LEVELS, False, EXCERPT_GAP_FRAMES).cut is None
+    longer = scores((0, 300), (300 + EXCERPT_GAP_FRAMES + PAD_FRAMES, END))
+    assert plan_window(longer, END, LEVELS, False, EXCERPT_GAP_FRAMES).cut is not None
 
 
 @pytest.mark.parametrize(

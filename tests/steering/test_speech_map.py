@@ -75,6 +75,26 @@ def test_a_word_between_two_pauses_stays_with_its_neighbours():
     assert len(find_passages(audio)) == 2
 
 
+def test_the_gate_is_asked_about_moments_the_detector_is_not_certain_of(monkeypatch: pytest.MonkeyPatch):
+    heard = np.zeros(1000, np.float32)
+    heard[[100, 110, 150, 400]] = speech_map.THRESHOLD  # three moments and, far from them, one
+    heard[700:720], heard[800] = speech_map.CERTAIN, speech_map.THRESHOLD
+    monkeypatch.setattr(speech_map, "speech_probabilities", lambda _: heard)
+    audio = np.arange(1000 * speech_map.FRAME_SAMPLES, dtype=np.float32)
+    asked: list[tuple[float, float]] = []
+
+    def hears_nobody(samples: NDArray[np.float32]) -> bool:
+        asked.append((samples[0], samples[-1] + 1))
+        return len(asked) < 3
+
+    passages = find_passages(audio, hears_nobody)
+    frames = [(100, 151), (400, 401), (800, 801)]
+    pad = speech_map.PAD_SAMPLES
+    assert asked == [(start * 512 - pad, end * 512 + pad) for start, end in frames]
+    (passage,) = passages  # the last moment is a reply to the one before
+    assert (passage.onset, passage.offset) == (700 * 512, pytest.approx(801 * 512, abs=320))
+
+
 def test_the_joint_is_found_in_the_mel():
     heard = find_excerpt(sample("gap"))
     assert heard is not None

@@ -83,7 +83,10 @@ class FasterBackend:
 
 
 class OpenAIBackend:
-    """A `whisper.Whisper`, ours or the plain one (then at α = 0 only)."""
+    """A `whisper.Whisper`, ours or the plain one (then at α = 0 only).
+
+    Fallback temperatures sample, each transcript from the same seed: the same frames give the same text.
+    """
 
     name = "openai"
 
@@ -96,6 +99,7 @@ class OpenAIBackend:
 
     def transcribe(self, audio: NDArray[np.float32], alpha: float, language: str | None) -> Transcript:
         options = _steering(self.pack, alpha)
+        torch.manual_seed(0)
         result = self.model.transcribe(audio, language=language, fp16=self.fp16, **options)
         return Transcript(result["text"], [_segment(segment) for segment in result["segments"]])
 

@@ -79,7 +79,6 @@ def _clips(args: argparse.Namespace) -> list[Clip]:
 def _load(args: argparse.Namespace) -> Backend:
     # fallback temperatures sample: CTranslate2 takes its seed when a model's threads start
     ctranslate2.set_random_seed(0)
-    torch.manual_seed(0)
     if args.backend == "openai":
         from ..openai import load_model  # only the back end that is asked for
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from .batch import SteeredBatch
+from .cuts import MIN_GAP_FRAMES
 from .doubt import InDoubt
 
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class Call:
     explored: dict[bytes, Any] = field(default_factory=dict[bytes, Any])
     """encoder output of windows that the language was read from, unedited, by their mel: transcribing takes
     it from here instead of encoding the same mel again"""
+    shortest_gap: int = MIN_GAP_FRAMES
+    """frames without speech that a window is cut at"""
     parts_apart: bool = False
     """whether a window's passages of an excerpt are decoded one by one"""
 

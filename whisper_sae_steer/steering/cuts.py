@@ -18,6 +18,8 @@ from .pack import GateLevels
 
 MIN_GAP_FRAMES = 150
 """3 s without speech make a gap"""
+EXCERPT_GAP_FRAMES = 250
+"""5 s do in an excerpt (``speech_map.py``), whose passages are half as far apart already"""
 PAD_FRAMES = 20
 """0.4 s left around speech"""
 REPLY_FRAMES = 100
@@ -54,30 +56,37 @@ class WindowPlan(NamedTuple):
 
 
 def plan_window(
-    scores: NDArray[np.float32], content: int, levels: GateLevels, behind_gap: bool
+    scores: NDArray[np.float32],
+    content: int,
+    levels: GateLevels,
+    behind_gap: bool,
+    shortest_gap: int = MIN_GAP_FRAMES,
 ) -> WindowPlan:
     """The plan of a window from its smoothed speech scores [1500] and the number of frames with audio."""
-    regions = _spoken(scores, content, levels) if behind_gap else []
-    return WindowPlan(cut_window(scores, content, levels), regions[0][0] if regions else 0, content)
+    regions = _spoken(scores, content, levels, shortest_gap) if behind_gap else []
+    cut = cut_window(scores, content, levels, shortest_gap)
+    return WindowPlan(cut, regions[0][0] if regions else 0, content)
 
 
-def cut_window(scores: NDArray[np.float32], content: int, levels: GateLevels) -> WindowCut | None:
+def cut_window(
+    scores: NDArray[np.float32], content: int, levels: GateLevels, shortest_gap: int = MIN_GAP_FRAMES
+) -> WindowCut | None:
     """The cut of a window from its smoothed speech scores [1500] and the number of frames with audio.
 
-    None where there is nothing to cut: no gap of MIN_GAP_FRAMES before, between or after the speech, or no
-    speech at all (such a window is steered).
+    None where there is nothing to cut: no gap of ``shortest_gap`` frames before, between or after the speech,
+    or no speech at all (such a window is steered).
     """
-    regions = _spoken(scores, content, levels)
+    regions = _spoken(scores, content, levels, shortest_gap)
     if not regions:
         return None
     # what begins at the very end of a full window may not show yet
     last = content - PAD_FRAMES if content == len(scores) else content
     regions = with_replies(regions, last)
     start, end = regions[0]
-    if start - PAD_FRAMES >= MIN_GAP_FRAMES:
+    if start - PAD_FRAMES >= shortest_gap:
         return WindowCut(start - PAD_FRAMES, content, content)
     following = regions[1][0] - PAD_FRAMES if len(regions) > 1 else last
-    return WindowCut(0, end + PAD_FRAMES, following) if following - end >= MIN_GAP_FRAMES else None
+    return WindowCut(0, end + PAD_FRAMES, following) if following - end >= shortest_gap else None
 
 
 def frames_before_speech(scores: NDArray[np.float32], content: int, levels: GateLevels) -> int:
@@ -139,30 +148,35 @@ def protect_seek_from_word_times(
         last["words"] = [{"word": " ", "start": start, "end": last["end"], "probability": 1.0}]
 
 
-def _spoken(scores: NDArray[np.float32], content: int, levels: GateLevels) -> list[tuple[int, int]]:
+def _spoken(
+    scores: NDArray[np.float32], content: int, levels: GateLevels, shortest_gap: int = MIN_GAP_FRAMES
+) -> list[tuple[int, int]]:
     """Stretches of speech in a window; none where the pack knows no gaps."""
     if levels.gap_below is None:
         return []
-    return speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling)
+    return speech_regions(scores[:content], levels.gap_below, levels.noise_ceiling, shortest_gap)
 
 
 def speech_regions(
-    scores: NDArray[np.float32], gap_below: float, noise_ceiling: float
+    scores: NDArray[np.float32], gap_below: float, noise_ceiling: float, shortest_gap: int = MIN_GAP_FRAMES
 ) -> list[tuple[int, int]]:
-    """Stretches above ``gap_below``, MIN_GAP_FRAMES apart at least; one under ``noise_ceiling`` is no speech.
+    """Stretches above ``gap_below``, a gap apart at least; one under ``noise_ceiling`` is no speech.
 
     Words buried in noise rise little above that ceiling: a stretch in doubt is no gap.
     """
     edges = np.flatnonzero(np.diff(scores > gap_below, prepend=False, append=False))
     spans = edges.reshape(-1, 2).tolist()
-    return without_short_gaps((a, b) for a, b in spans if scores[a:b].max() >= noise_ceiling)
+    loud_enough = ((a, b) for a, b in spans if scores[a:b].max() >= noise_ceiling)
+    return without_short_gaps(loud_enough, shortest_gap)
 
 
-def without_short_gaps(spans: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
-    """Stretches in encoder frames, where less than MIN_GAP_FRAMES lie between two as one."""
+def without_short_gaps(
+    spans: Iterable[Sequence[int]], shortest_gap: int = MIN_GAP_FRAMES
+) -> list[tuple[int, int]]:
+    """Stretches in encoder frames, where less than ``shortest_gap`` lie between two as one."""
     regions: list[tuple[int, int]] = []
     for start, end in spans:
-        if regions and start - regions[-1][1] < MIN_GAP_FRAMES:
+        if regions and start - regions[-1][1] < shortest_gap:
             start = regions.pop()[0]
         regions.append((start, end))
     return regions

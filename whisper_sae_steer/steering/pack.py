@@ -51,6 +51,14 @@ class GateLevels:
         """Logits below the threshold over which the edit grows to full strength."""
         return self.threshold - self.full_edit_below
 
+    @property
+    def nobody_below(self) -> float | None:
+        """A moment all of which stays below holds no speech, whatever is around it.
+
+        It is as far below a gap as noise is below the threshold.
+        """
+        return None if self.gap_below is None else self.gap_below - (self.threshold - self.noise_ceiling)
+
     @classmethod
     def spaced(cls, threshold: float, ramp: float, gap_below: float | None = None) -> "GateLevels":
         """Levels as calibration places them: noise and speech two ramps to either side of the threshold."""

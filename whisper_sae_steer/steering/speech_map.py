@@ -2,10 +2,11 @@
 
 Silero's voice activity detector listens at a threshold that no spoken word of the development recordings
 stays below, to audio made evenly loud: a quiet word behind a loud sentence is as plain to it as the sentence.
+Where it is not certain the gate listens to that moment by itself, which takes a tenth of a window's time.
 What lies between passages is left out; about what lies in them, the gate decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from .cuts import MIN_GAP_FRAMES, with_replies, without_short_gaps
 
 THRESHOLD = 0.2
 """Silero's probability of speech; its own default is 0.5"""
+CERTAIN = 0.9
+"""its probability from which on the gate isn't asked"""
 FRAME_SAMPLES = 512
 """that one probability stands for"""
 PAD_SAMPLES = SAMPLE_RATE
@@ -34,6 +37,10 @@ LEVEL_SAMPLES, SMOOTHED_LEVELS, HELD_LEVELS = 480, 5, 67
 """length that a level is measured over; levels averaged (0.15 s); levels whose loudest counts (±1 s)"""
 BLOCK_FRAMES, LEAD_FRAMES = 2000, 100
 """frames heard at a time (1 minute, 40 MB), and those before them that the detector hears first"""
+
+
+HearsNobody = Callable[[NDArray[np.float32]], bool]
+"""whether nobody speaks in samples [n]: the gate's, at its strictest"""
 
 
 class Passage(NamedTuple):
@@ -117,14 +124,15 @@ def evenly_loud(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(blocks * gain[:, None], -1, 1).reshape(-1)[: len(audio)]
 
 
-def find_passages(audio: NDArray[np.float32]) -> list[Passage]:
+def find_passages(audio: NDArray[np.float32], hears_nobody: HearsNobody = lambda _: False) -> list[Passage]:
     """The passages of audio [n] at 16 kHz that may hold speech; what is between them takes 1 s or more.
 
     A beginning or an end without speech, if it is shorter, stays too.
     """
-    heard = speech_probabilities(audio) >= THRESHOLD
-    edges = np.flatnonzero(np.diff(heard, prepend=False, append=False)) * FRAME_SAMPLES
-    spans = (edges.reshape(-1, 2) // SAMPLES_PER_ENCODER_FRAME).tolist()
+    spans = [
+        (onset // SAMPLES_PER_ENCODER_FRAME, offset // SAMPLES_PER_ENCODER_FRAME)
+        for onset, offset in _moments(audio, hears_nobody)
+    ]
     spoken = with_replies(without_short_gaps(spans), len(audio) // SAMPLES_PER_ENCODER_FRAME + 1)
 
     def kept(onset: int, offset: int) -> Passage:
@@ -139,12 +147,30 @@ def find_passages(audio: NDArray[np.float32]) -> list[Passage]:
     return [kept(*(frame * SAMPLES_PER_ENCODER_FRAME for frame in span)) for span in spoken]
 
 
-def find_excerpt(audio: NDArray[np.float32]) -> Excerpt | None:
+def _moments(audio: NDArray[np.float32], hears_nobody: HearsNobody) -> list[tuple[int, int]]:
+    """Stretches of audio [n], in samples, that may hold speech, PAD_SAMPLES or more from each other.
+
+    The detector hears something in them; where it isn't certain, so does the gate.
+    """
+    probabilities = speech_probabilities(audio)
+    frames = np.flatnonzero(probabilities >= THRESHOLD)
+    apart = np.flatnonzero(np.diff(frames) * FRAME_SAMPLES > 2 * PAD_SAMPLES) + 1
+    kept: list[tuple[int, int]] = []
+    for together in np.split(frames, apart) if len(frames) else []:
+        onset, offset = int(together[0]) * FRAME_SAMPLES, (int(together[-1]) + 1) * FRAME_SAMPLES
+        around = slice(max(0, onset - PAD_SAMPLES), offset + PAD_SAMPLES)
+        if probabilities[together].max() >= CERTAIN or not hears_nobody(audio[around]):
+            kept.append((onset, offset))
+    return kept
+
+
+def find_excerpt(audio: NDArray[np.float32], hears_nobody: HearsNobody = lambda _: False) -> Excerpt | None:
     """The passages of audio [n] that may hold speech; it may be none of it.
 
-    None if that is all of it, or if it is one passage that a window holds as it is: nothing would be saved.
+    ``hears_nobody`` tells of a moment's samples whether the gate is sure that nobody speaks. None if the
+    passages are all of the audio, or if it is one that a window holds as it is: nothing would be saved.
     """
-    passages = find_passages(audio)
+    passages = find_passages(audio, hears_nobody)
     if sum(passage.end - passage.start for passage in passages) == len(audio):
         return None
     if len(passages) == 1 and len(audio) <= WINDOW_SAMPLES:

@@ -64,7 +64,6 @@ class Models:
         self._loaded: tuple[tuple[str, str | None], Any] | None = None
         # fallback temperatures sample: CTranslate2 takes its seed when a model's threads start
         ctranslate2.set_random_seed(0)
-        torch.manual_seed(0)
         if threads:
             torch.set_num_threads(threads)
 

@@ -1,8 +1,8 @@
-"""Make the bundle of open recordings in calibration/audio from a manifest of audio.
+"""Make the bundle of open recordings in calibration/audio from manifests of audio.
 
-    python -m calibration.bundle MANIFEST [--out calibration/audio]
+    python -m calibration.bundle MANIFEST... [--out calibration/audio]
 
-Of the manifest's split `calib` it takes what may be passed on with attribution (CC0, CC BY, CC BY-SA,
+Of the manifests' split `calib` it takes what may be passed on with attribution (CC0, CC BY, CC BY-SA,
 Apache-2.0), so many of each source and class, as Opus of 24 kbit/s; sounds and music are shortened. Beside
 them it writes manifest.tsv and ATTRIBUTION.md.
 """
@@ -34,10 +34,13 @@ COUNTS: Mapping[str, int] = {
 
 
 def main() -> None:
-    parser = script_parser(__doc__, "manifest")
+    parser = script_parser(__doc__)
+    parser.add_argument("manifests", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("calibration/audio"))
     args = parser.parse_args()
-    clips = chosen([clip for clip in read_manifest(args.manifest, "calib") if is_open(clip.licence)])
+    clips = chosen(
+        [clip for path in args.manifests for clip in read_manifest(path, "calib") if is_open(clip.licence)]
+    )
     rows = [write(clip, args.out) for clip in tqdm(clips, unit="clip")]
     write_manifest(args.out / "manifest.tsv", rows)
     write_text(args.out / "ATTRIBUTION.md", attribution(rows))

@@ -24,7 +24,8 @@ from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.openai import load_model
-from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.steering.metadata import PackMetadata
+from whisper_sae_steer.steering.pack import Features, SteeringPack, save_pack
 
 Audio = NDArray[np.float32]
 

@@ -93,6 +93,7 @@ WRONG_TENSORS: Mapping[str, Callable[[Tensor], object]] = {
     "complex": lambda t: t.to(torch.complex64),
     "int": lambda t: t.mul(3).int(),
     "bool": lambda t: t > 0,
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
     "nothing": lambda t: t.reshape(-1)[:0],
     "another dimension": lambda t: torch.stack([t, t]),
     "flat": lambda t: torch.cat([t.reshape(-1)] * 2),

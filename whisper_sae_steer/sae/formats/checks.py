@@ -13,6 +13,9 @@ from torch import Tensor
 from ...errors import SAEFormatError
 from ..autoencoder import SAE, SAEConfig
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""that weights may be in; PyTorch can't compute with smaller ones"""
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """Settings: a JSON object."""
@@ -55,7 +58,7 @@ def read_pickle(file: Path) -> dict[str, object]:
 def dense(state: Mapping[str, object], file: Path) -> dict[str, Tensor]:
     """The state dict again, floats as float32; refused unless it holds nothing but dense tensors."""
     tensors = {
-        name: value.float() if value.is_floating_point() else value
+        name: value.float() if value.dtype in FLOATS else value
         for name, value in state.items()
         if isinstance(value, Tensor) and _is_dense(value)
     }
@@ -65,9 +68,10 @@ def dense(state: Mapping[str, object], file: Path) -> dict[str, Tensor]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether it holds real numbers, each by itself: sparse, nested, quantised and meta tensors don't."""
+    """Whether it holds numbers to compute with, each by itself: nested, quantised and meta tensors don't."""
     odd = tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.is_complex()
-    return tensor.layout == torch.strided and not odd
+    small = tensor.is_floating_point() and tensor.dtype not in FLOATS
+    return tensor.layout == torch.strided and not odd and not small
 
 
 def rename(tensors: Mapping[str, Tensor], names: Mapping[str, str], file: Path) -> dict[str, Tensor]:
@@ -108,7 +112,7 @@ def build(config: SAEConfig, tensors: Mapping[str, Tensor], file: Path, subtract
     if config.k is not None and config.k > config.d_sae:
         raise SAEFormatError(f"{file} has {config.d_sae} features, fewer than k, {config.k}")
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
+        if tensor.dtype not in FLOATS:
             raise SAEFormatError(f"{file} must hold floats in {name}, not {tensor.dtype}")
     values = {name: tensor.float() for name, tensor in tensors.items()}
     check_finite(values, str(file))

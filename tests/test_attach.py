@@ -201,8 +201,9 @@ def test_what_cannot_be_attached_is_refused(tmp_path: Path):
     for ours in (load_model("tiny.en"), WhisperModel("tiny.en", compute_type="int8")):
         with pytest.raises(AttachError, match="steers already"):
             attach(ours)
-    with pytest.raises(AlphaError):
-        attach(plain_faster(), alpha=float("nan"))
+    for alpha in (float("nan"), -1.0, 1e38):
+        with pytest.raises(AlphaError):
+            attach(plain_faster(), alpha=alpha)
     for model in (plain_faster(), load_torch(weights("tiny.en")), hub_whisper("tiny.en")):
         kept = dict(vars(model))
         with pytest.raises(PackError, match=r"other weights \(base\)"):

@@ -23,7 +23,8 @@ from whisper_sae_steer.commands import options
 from whisper_sae_steer.commands import transcribe as command
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.steering import pack as packs
-from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.steering.metadata import PackMetadata
+from whisper_sae_steer.steering.pack import Features, SteeringPack, save_pack
 
 SPEECH = SAMPLES / "speech.ogg"
 ENDINGS = ("json", "srt", "tsv", "txt", "vtt")

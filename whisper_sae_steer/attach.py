@@ -57,7 +57,7 @@ class Handle:
 
     @property
     def alpha(self) -> float:
-        """Strength of whatever is encoded from now on; 0 is the plain model. AlphaError if not finite."""
+        """Strength of whatever is encoded from now on, 0 to 100; 0 is the plain model. AlphaError."""
         return self.steerer.options.alpha
 
     @alpha.setter
@@ -148,6 +148,7 @@ def attach(model: Any, pack: str | Path = "auto", alpha: float = 1.0) -> Handle:
     ``faster_whisper.WhisperModel`` or ``BatchedInferencePipeline``, a whisperX pipeline, or a transformers
     ``WhisperForConditionalGeneration`` or speech recognition pipeline. ``pack`` is "auto" for the installed
     or shipped pack of its weights, the path of one, or "hub:owner/name" for one on the Hugging Face hub.
+    ``alpha`` is the strength, as ``steer_alpha`` of ``transcribe``.
     Attached again, a model gets the new pack and α. Threads may share it; copies and pickles stay attached.
     Raises AttachError for any other model, PackError where no pack fits its weights, AlphaError.
     """

@@ -65,7 +65,7 @@ class DiskFullError(SteerError, OSError):
 
 
 class AlphaError(SteerError, ValueError):
-    """A steering strength that is no finite number."""
+    """A steering strength that is no number, below 0 or far beyond any use."""
 
 
 class RiskError(SteerError, ValueError):

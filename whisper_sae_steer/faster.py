@@ -123,10 +123,10 @@ class WhisperModel(faster_whisper.WhisperModel):
     ) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
         """faster-whisper's ``transcribe`` with steering; all its options and its results.
 
-        ``steer_alpha`` 1.0 is the calibrated strength, 0 exactly the plain library. ``skip_gaps`` starts
-        windows at speech and ends them before a long gap, as the gate hears it. The language is detected from
-        the window as it is unless ``steer_language_detection``. Segments are lazy; each carries
-        ``speech_prob`` and ``hallucination_risk`` (0…1) when steered, and words carry their risk
+        ``steer_alpha``, from 0 to 100: 1.0 is the calibrated strength, 0 exactly the plain library.
+        ``skip_gaps`` starts windows at speech and ends them before a long gap, as the gate hears it. The
+        language is detected from the window as it is unless ``steer_language_detection``. Segments are lazy;
+        each carries ``speech_prob`` and ``hallucination_risk`` (0…1) when steered, and words carry their risk
         (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1 in windows in which nobody speaks. With
         ``multilingual=True`` the language of each window is read from what the decoder sees.
         ``filter_risk`` leaves out words of that risk and more, or segments where words have no times; they

@@ -114,10 +114,10 @@ class SteeredWhisper(Whisper):
     ) -> dict[str, Any]:
         """``whisper.transcribe`` with steering; all its options and its result.
 
-        ``audio`` is a path or float32 samples [n] at 16 kHz. ``steer_alpha`` 1.0 is the calibrated
-        strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends them before
-        a long gap, as the gate hears it. The language is detected from the window as it is unless
-        ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
+        ``audio`` is a path or float32 samples [n] at 16 kHz. ``steer_alpha``, from 0 to 100: 1.0 is the
+        calibrated strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends
+        them before a long gap, as the gate hears it. The language is detected from the window as it is
+        unless ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
         (0…1) when steered, and words their risk (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1
         in windows in which nobody speaks. ``filter_risk`` leaves out words of that risk and more, or segments
         where words have no times; they are in ``result["filtered"]``.

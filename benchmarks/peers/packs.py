@@ -31,7 +31,8 @@ from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.sae.autoencoder import SAE
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
-from whisper_sae_steer.steering.pack import PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.steering.metadata import PackMetadata
+from whisper_sae_steer.steering.pack import SteeringPack, save_pack
 
 from ..arguments import script_parser
 from ..selection import select_sounds, select_speech

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whisper_sae_steer import kernels
+from whisper_sae_steer.steering.metadata import GateLevels, PackMetadata
 from whisper_sae_steer.steering.operator import Operator
-from whisper_sae_steer.steering.pack import Features, GateLevels, PackMetadata, SteeringPack
+from whisper_sae_steer.steering.pack import Features, SteeringPack
 
 from .roofline import Case, graphed
 

@@ -23,12 +23,14 @@ from whisper_sae_steer.calibrate.selection import sample_frames
 from whisper_sae_steer.calibrate.strength import Judge, plain_model, with_unit
 from whisper_sae_steer.calibrate.windows import CalibrationWindow, encode, plan
 from whisper_sae_steer.files import write_text
+from whisper_sae_steer.kernels import GateKind
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
-from whisper_sae_steer.steering.pack import Features, GateKind, PackMetadata, SteeringPack, Strategy
+from whisper_sae_steer.steering.metadata import PackMetadata, Strategy
+from whisper_sae_steer.steering.pack import Features, SteeringPack
 
 from ..arguments import script_parser
 from ..results import write_results

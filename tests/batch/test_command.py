@@ -203,6 +203,7 @@ def test_what_would_fail_every_clip_is_refused_before_the_work(
     clips = read_folder(folder, "speech")
     with pytest.raises(ManifestError, match="same path"):
         transcribe_clips([*clips, clips[0]], out, OPTIONS, here)
-    with pytest.raises(AlphaError):
-        transcribe_clips(clips, out, BatchConfig(steer_alpha=float("nan")), here)
+    for alpha in (float("nan"), -1.0, 1e38):
+        with pytest.raises(AlphaError):
+            transcribe_clips(clips, out, BatchConfig(steer_alpha=alpha), here)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

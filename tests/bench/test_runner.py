@@ -19,12 +19,13 @@ from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.bench import command as bench_cli
 from whisper_sae_steer.bench.backends import FasterBackend, OpenAIBackend, RawWindow, Transcript
 from whisper_sae_steer.bench.report import summarise, write_report
-from whisper_sae_steer.errors import ManifestError, SteerError, WeightsError
+from whisper_sae_steer.errors import AlphaError, ManifestError, SteerError, WeightsError
 from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.openai import load_model
-from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.steering.metadata import PackMetadata
+from whisper_sae_steer.steering.pack import Features, SteeringPack, save_pack
 
 Audio = NDArray[np.float32]
 
@@ -121,8 +122,9 @@ def test_run_refuses_what_would_mix_or_mislead(clips: list[Clip], tmp_path: Path
         bench.run(Parrot(pack="pack 2"), clips, [1], tmp_path, progress=False)
     with pytest.raises(SteerError, match="without a steering pack"):
         bench.run(Parrot(pack=None), clips, [1], tmp_path, progress=False)
-    with pytest.raises(SteerError, match="finite"):
-        bench.run(Parrot(), clips, [float("nan")], tmp_path, progress=False)
+    for alpha in (float("nan"), -1.0, 1e38):
+        with pytest.raises(AlphaError, match="from 0 to 100"):
+            bench.run(Parrot(), clips, [0, alpha], tmp_path, progress=False)
     with pytest.raises(ManifestError, match="same path"):
         bench.run(Parrot(), clips * 2, [0], tmp_path, progress=False)
     (tmp_path / "clips.jsonl").write_text("{\n{}\n")

@@ -27,7 +27,7 @@ from whisper_sae_steer.calibrate.windows import CalibrationWindow
 from whisper_sae_steer.errors import CalibrationError
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.taps import WindowEncoder
-from whisper_sae_steer.steering.pack import Strategy
+from whisper_sae_steer.steering.metadata import Strategy
 
 WIDTH = 16
 

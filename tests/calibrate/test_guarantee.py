@@ -80,6 +80,16 @@ def test_a_lowered_threshold_leaves_noise_and_speech_where_they_were(tmp_path: P
     assert again.levels == replace(LEVELS, gap_below=2.0)
 
 
+def test_what_the_gate_holds_for_speech_is_never_a_gap(tmp_path: Path):
+    frames = torch.zeros(1500, 1)
+    windows = [
+        window(tmp_path, "noise", frames + 6.0),
+        window(tmp_path, "speech", frames + 2.0, speech=slice(0, 1500)),
+    ]
+    levels = place_levels(GATE, windows, window_scores(GATE, windows)).levels
+    assert levels.gap_below == levels.threshold == 2.0
+
+
 def test_a_gate_that_touches_nothing_stays_where_it_is(tmp_path: Path):
     gate, bound = promise(tmp_path, [9.0] * 20)
     assert gate == GATE

@@ -46,8 +46,9 @@ from whisper_sae_steer.sae.autoencoder import SAE, SAEConfig
 from whisper_sae_steer.sae.find import find_sae
 from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.steering.labels import label_stretch
+from whisper_sae_steer.steering.metadata import GateLevels
 from whisper_sae_steer.steering.operator import Operator
-from whisper_sae_steer.steering.pack import Features, GateLevels
+from whisper_sae_steer.steering.pack import Features
 
 Matrix = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_clips
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
-from whisper_sae_steer.errors import PackError
+from whisper_sae_steer.errors import AlphaError, PackError
 from whisper_sae_steer.export import fold
 from whisper_sae_steer.export.fold import frame_sizes
 from whisper_sae_steer.export.writers import WRITERS
@@ -186,6 +186,9 @@ def test_what_cannot_be_folded_is_refused(plain: whisper.Whisper, pack: Steering
             fold(plain, unfit)
     with pytest.raises(PackError, match="calibrate it again"):
         fold(plain, pack._replace(pooled=None))
+    for alpha in (float("nan"), -1.0, 1e38):
+        with pytest.raises(AlphaError):
+            fold(plain, pack, alpha)
 
 
 def test_the_pooled_gate_survives_the_file(pack: SteeringPack, tmp_path: Path):

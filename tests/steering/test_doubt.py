@@ -26,8 +26,9 @@ from whisper_sae_steer.steering.doubt import (
     stock_texts,
     verdicts,
 )
+from whisper_sae_steer.steering.metadata import GateLevels
 from whisper_sae_steer.steering.operator import Operator
-from whisper_sae_steer.steering.pack import GateLevels, read_pack, save_pack, shipped_packs
+from whisper_sae_steer.steering.pack import read_pack, save_pack, shipped_packs
 from whisper_sae_steer.steering.steerer import Steerer
 
 
@@ -221,7 +222,7 @@ def doubting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def doubting_pack(model: str, folder: Path) -> Path:
     pack = read_pack(shipped_packs()[model])
-    metadata = replace(pack.metadata, levels=GateLevels.spaced(1e6, 1e6, pack.metadata.levels.gap_below))
+    metadata = replace(pack.metadata, levels=GateLevels.spaced(1e4, 1e4, pack.metadata.levels.gap_below))
     save_pack(pack._replace(metadata=metadata), folder / "doubting.safetensors")
     return folder / "doubting.safetensors"
 

@@ -169,17 +169,20 @@ def test_another_width_is_refused():
     assert not h.any()
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -2.5, True, Fraction(1, 2), np.float32(0.5), torch.tensor(3.0)])
-def test_finite_alpha(alpha: Any):
+@pytest.mark.parametrize("alpha", [0, 1, 100, -0.0, True, Fraction(1, 2), np.float32(0.5), torch.tensor(3.0)])
+def test_an_alpha_from_0_to_100(alpha: Any):
     value = check_alpha(alpha)
     assert type(value) is float
     assert value == float(alpha)
 
 
-BAD_ALPHAS = [math.nan, math.inf, -math.inf, None, "loud", [1.0], 1j, 10**400, torch.ones(2)]
+BAD_ALPHAS = [
+    *(math.nan, math.inf, -math.inf, -1.0, -1e-9, 100.1, 1e38, 10**400),
+    *(None, "loud", [1.0], 1j, torch.ones(2)),
+]
 
 
 @pytest.mark.parametrize("alpha", BAD_ALPHAS, ids=str)
-def test_alpha_that_is_no_finite_number(alpha: Any):
-    with pytest.raises(AlphaError, match="steer_alpha must be a finite number"):
+def test_an_alpha_that_is_no_strength(alpha: Any):
+    with pytest.raises(AlphaError, match="steer_alpha must be a number from 0 to 100"):
         check_alpha(alpha)

@@ -16,11 +16,10 @@ from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.errors import PackError
 from whisper_sae_steer.models.weights import Weights
 from whisper_sae_steer.steering import pack as packs
+from whisper_sae_steer.steering.metadata import GateLevels, Strategy
 from whisper_sae_steer.steering.pack import (
     Features,
-    GateLevels,
     SteeringPack,
-    Strategy,
     load_pack,
     read_pack,
     save_pack,
@@ -64,8 +63,8 @@ def test_strided_shared_and_half_precision_tensors(tmp_path: Path):
     odd = pack._replace(
         directions=torch.rand(WIDTH, 4).T,
         coefficients=shared[:, 0],
-        gate=Features(pack.gate.ids, shared.bfloat16(), *pack.gate[2:]),
-        steer=Features(pack.steer.ids, shared, shared[:, 1], shared[:, 1]),
+        gate=pack.gate._replace(rows=pack.gate.rows.bfloat16()),
+        steer=Features(torch.arange(4), shared, shared[:, 1], shared[:, 1]),
     )
     save_pack(odd, tmp_path / "odd.safetensors")
     assert_same(read_pack(tmp_path / "odd.safetensors"), odd)

@@ -272,7 +272,9 @@ def test_bad_chunks_are_refused_and_the_session_goes_on(model: WhisperModel, chu
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"steer_alpha": float("nan")}, AlphaError, "finite"),
+        ({"steer_alpha": float("nan")}, AlphaError, "from 0 to 100"),
+        ({"steer_alpha": -1.0}, AlphaError, "from 0 to 100"),
+        ({"steer_alpha": 1e38}, AlphaError, "from 0 to 100"),
         ({"language": "xx"}, ValueError, "'xx'"),
         ({"language": "de"}, ValueError, "'de'"),  # an English-only model
         ({"task": "sing"}, ValueError, "sing"),

@@ -15,7 +15,8 @@ from tests.support.paths import SAMPLES
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.models.weights import Weights, resolve
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.steering.pack import Features, PackMetadata, SteeringPack, save_pack
+from whisper_sae_steer.steering.metadata import PackMetadata
+from whisper_sae_steer.steering.pack import Features, SteeringPack, save_pack
 
 WIDTHS = {"tiny.en": 384, "base": 512}
 SHUT, OPEN = 1000.0, -1000.0

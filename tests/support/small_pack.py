@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from whisper_sae_steer.steering.pack import Features, GateLevels, PackMetadata, SteeringPack
+from whisper_sae_steer.steering.metadata import GateLevels, PackMetadata
+from whisper_sae_steer.steering.pack import Features, SteeringPack
 
 WIDTH = 6
 

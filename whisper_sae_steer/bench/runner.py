@@ -22,6 +22,7 @@ from ..commands.recordings import language_of_clip
 from ..errors import ManifestError, SteerError
 from ..files import names_full_disk, write_text
 from ..models.greedy import RawWindow
+from ..steering.operator import check_alpha
 from .backends import Backend
 
 Row = TypedDict(
@@ -78,16 +79,14 @@ def run(
     come from its workers, all of a clip at once, and `backend` only gives the names.
 
     A file that can't be decoded or transcribed gives a row with `error`. Raises ManifestError if
-    two clips share a key or `out_dir` holds rows of another model or pack, SteerError if an
-    α is not finite, or not 0 for a model without a pack.
+    two clips share a key or `out_dir` holds rows of another model or pack, AlphaError, SteerError if
+    an α is not 0 for a model without a pack.
     """
     if len({clip.key for clip in clips}) < len(clips):
         raise ManifestError("two clips have the same path; name folders with different names")
-    if not np.isfinite(alphas).all():
-        raise SteerError(f"α must be finite numbers, not {list(alphas)}")
+    alphas = [check_alpha(alpha) for alpha in dict.fromkeys(alphas)]
     if any(alphas) and backend.pack is None:
         raise SteerError("a model without a steering pack can only be measured at α = 0")
-    alphas = [float(alpha) for alpha in dict.fromkeys(alphas)]
     path = Path(out_dir) / "clips.jsonl"
     rows = _resume(path, backend)
     done = {(row["path"], row["alpha"]) for row in rows}

@@ -27,7 +27,8 @@ from ..models.memory import large_blocks_returned
 from ..models.taps import WindowEncoder, rest_of_encoder
 from ..models.weights import Weights
 from ..sae.autoencoder import SAE
-from ..steering.pack import ExportGate, PackMetadata, SteeringPack
+from ..steering.metadata import PackMetadata
+from ..steering.pack import ExportGate, SteeringPack
 from .attribution import SilenceObjective
 from .config import CalibrationConfig
 from .directions import Edit, EditEvidence, build_edit, joined

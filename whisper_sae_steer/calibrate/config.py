@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ..errors import CalibrationError
-from ..steering.pack import GateKind, Strategy
+from ..kernels import GateKind
+from ..steering.metadata import Strategy
 from .directions import Selection, check_choice
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..errors import CalibrationError
 from ..sae.autoencoder import SAE
-from ..steering.pack import Features, SteeringPack, Strategy
+from ..steering.metadata import Strategy
+from ..steering.pack import Features, SteeringPack
 from .attribution import SilenceObjective, path_gradient
 from .selection import (
     FrameSample,

@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from ..errors import CalibrationError
 from ..kernels import smooth
 from ..sae.autoencoder import SAE
-from ..steering.pack import Features, GateLevels, PackMetadata, SteeringPack
+from ..steering.metadata import GateLevels, PackMetadata
+from ..steering.pack import Features, SteeringPack
 from .peaks import fit_peaks
 from .selection import (
     FrameSample,
@@ -110,8 +111,8 @@ def place_levels(
     0.5% stand for the two ends, so that one mislabelled recording, a voice in a street scene, doesn't decide.
     The gate is fully open in the lowest quarter of the gap and shut from its middle on: unheard noise reaches
     the quarter, one-word utterances come down to the middle (benchmarks/RESULTS.md). One frame without speech
-    in a thousand is above the threshold of gaps. The noise and the speech that a ``base`` knew count too: few
-    recordings hold neither the highest nor the quietest.
+    in a thousand is above the threshold of gaps, which is at most the gate's. The noise and the speech that a
+    ``base`` knew count too: few recordings hold neither the highest nor the quietest.
     """
     speech = np.array([scores[w.key].max() for w in windows if w.is_speech and w.speech.any()])
     other = np.array([scores[w.key].max() for w in windows if not w.is_speech])
@@ -124,7 +125,7 @@ def place_levels(
     # without a gap, speech decides: the gate is shut for all but its lowest 0.5%
     threshold = min((low + high) / 2, high)
     ramp = max(high - low, NARROWEST_GAP) / 4
-    return gate._replace(levels=GateLevels.spaced(threshold, ramp, gap_below))
+    return gate._replace(levels=GateLevels.spaced(threshold, ramp, min(gap_below, threshold)))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import CalibrationError
 from ..steering.cuts import cut_window
-from ..steering.pack import GateLevels
+from ..steering.metadata import GateLevels
 from .gate import FeatureGate
 from .windows import CalibrationWindow
 

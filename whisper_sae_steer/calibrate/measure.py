@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from ..sae.autoencoder import SAE
 from ..steering.doubt import stock_texts
-from ..steering.pack import Features, PackMetadata, SteeringPack
+from ..steering.metadata import PackMetadata
+from ..steering.pack import Features, SteeringPack
 from .directions import Edit, spread
 from .gate import GateReport
 from .selection import strongest, take_features

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..bench.peers.catalogue import OURS
-from ..steering.pack import PackMetadata
+from ..steering.metadata import PackMetadata
 from .audio import Recordings
 from .judge import UNSTEERED, VAD, Judgement, Outcome
 

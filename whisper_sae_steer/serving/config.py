@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 
-MAX_ALPHA = 100.0
-"""far beyond any use, and far from overflow"""
-
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Options of :func:`.app.create_app`. Raises ConfigError for values that can't be served with."""
+    """Options of :func:`.app.create_app`. Raises ConfigError or AlphaError for values it can't serve with."""
 
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 for every network"""
@@ -50,14 +47,15 @@ class ServeConfig:
     """what clients must send as bearer token; better in the environment as WHISPER_SAE_STEER_API_KEY"""
 
     def __post_init__(self):
+        from ..steering.operator import check_alpha  # brings torch: not for --help
+
         for name in ("workers", "max_uploads", "max_upload_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("max_audio_seconds", "upload_timeout", "decode_timeout"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not 0 <= self.steer_alpha <= MAX_ALPHA:
-            raise ConfigError(f"steer_alpha must be from 0 to {MAX_ALPHA:g}, not {self.steer_alpha}")
+        check_alpha(self.steer_alpha)
         for name in ("max_queue", "cpu_threads", "shutdown_timeout"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, as {getattr(self, name)} is")

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audio.units import SAMPLE_RATE
 from ..errors import SteerError
+from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
-from .config import MAX_ALPHA
 from .engine import ServingEngine
 from .errors import Busy
 from .options import Task

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData
 from whisper.tokenizer import TO_LANGUAGE_CODE
 
-from .config import MAX_ALPHA
+from ..steering.operator import MAX_ALPHA
 from .engine import ServingEngine
 from .errors import ApiError
 

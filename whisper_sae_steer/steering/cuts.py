@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.units import MEL_FRAMES_PER_ENCODER_FRAME
-from .pack import GateLevels
+from .metadata import GateLevels
 
 MIN_GAP_FRAMES = 150
 """3 s without speech make a gap"""

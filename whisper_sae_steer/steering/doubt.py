@@ -17,7 +17,7 @@ from whisper.utils import compression_ratio
 from ..kernels import openness
 from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule
 from .batch import SteeredBatch, SteeredWindow, Verdict
-from .pack import PackMetadata
+from .metadata import PackMetadata
 
 InDoubt = Literal["ramp", "ask", "edit"]
 """What is done with windows that the gate is in doubt about: edited as far as its ramp says; left as they are

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..audio.units import ENCODER_FRAME_SECONDS
-from .pack import PackMetadata
+from .metadata import PackMetadata
 from .risk import BY_SEGMENT, BY_WORD, WrittenSegment, segment_features, sigmoid, word_features
 
 

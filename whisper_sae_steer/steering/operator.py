@@ -16,6 +16,9 @@ from ..kernels import GateReading, feature_scores, gate_strength, smooth, steer_
 from .doubt import InDoubt, in_doubt
 from .pack import Features, SteeringPack
 
+MAX_ALPHA = 100.0
+"""far beyond any use, and far from overflow"""
+
 
 class Operator:
     """A pack made ready for frames of one device and dtype."""
@@ -73,11 +76,14 @@ class Operator:
 
 
 def check_alpha(alpha: float) -> float:
-    """``alpha`` as a float; AlphaError unless it is a finite number."""
+    """``alpha`` as a float; AlphaError unless it is a number from 0 to MAX_ALPHA.
+
+    Below 0 the edit would push noise towards text; code that studies that gives :class:`Operator` such an α.
+    """
     try:
         value = float(alpha)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
-    if not math.isfinite(value):
-        raise AlphaError(f"steer_alpha must be a finite number, not {alpha!r}")
+    if not 0 <= value <= MAX_ALPHA:
+        raise AlphaError(f"steer_alpha must be a number from 0 to {MAX_ALPHA:g}, not {alpha!r}")
     return value

@@ -4,10 +4,10 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,102 +16,19 @@ from torch import Tensor
 
 from ..errors import PackError
 from ..files import write_atomically
-from ..kernels import GateKind
 from ..models.cache import cache_dir
 from ..models.marks import differ
 from ..models.registry import entries_for
 from ..models.repository import PREFIX, Repository, fetch
 from ..models.weights import Weights
+from .metadata import PackMetadata, read_metadata
+from .pack_check import check_tensors
 
-Strategy = Literal["suppress", "additive", "direction"]
 T = TypeVar("T", "Features", "ExportGate")
 FORMAT = 2
-"""what is written; format 1 is read too, see :func:`_metadata`"""
+"""what is written; format 1 is read too, see :func:`.metadata.read_metadata`"""
 PACK_FILE = "pack.safetensors"
 """what a pack is called in a repository on the hub"""
-
-
-@dataclass(frozen=True)
-class GateLevels:
-    """Where smoothed speech scores (logits) part noise from speech, and the gate between them."""
-
-    noise_ceiling: float = -2.0
-    """sound without speech hardly exceeds this"""
-    full_edit_below: float = -1.0
-    """from here down the edit is whole"""
-    threshold: float = 0.0
-    """from here up nothing is edited"""
-    speech_floor: float = 2.0
-    """hardly any speech stays below this"""
-    gap_below: float | None = None
-    """a long stretch below is a gap (see ``cuts.py``); None to look for none"""
-
-    @property
-    def ramp(self) -> float:
-        """Logits below the threshold over which the edit grows to full strength."""
-        return self.threshold - self.full_edit_below
-
-    @property
-    def nobody_below(self) -> float | None:
-        """A moment all of which stays below holds no speech, whatever is around it.
-
-        It is as far below a gap as noise is below the threshold.
-        """
-        return None if self.gap_below is None else self.gap_below - (self.threshold - self.noise_ceiling)
-
-    @classmethod
-    def spaced(cls, threshold: float, ramp: float, gap_below: float | None = None) -> "GateLevels":
-        """Levels as calibration places them: noise and speech two ramps to either side of the threshold."""
-        return cls(threshold - 2 * ramp, threshold - ramp, threshold, threshold + 2 * ramp, gap_below)
-
-    def lowered_to(self, threshold: float) -> "GateLevels":
-        """The gate moved to another threshold, its ramp with it; noise and speech are where they were."""
-        return replace(self, threshold=threshold, full_edit_below=threshold - self.ramp)
-
-
-@dataclass(frozen=True)
-class PackMetadata:
-    """Where a pack comes from and what it may be applied to."""
-
-    model: str
-    """name of the Whisper model"""
-    fingerprint: str
-    """of the Whisper weights, see :func:`whisper_sae_steer.models.marks.fingerprint`"""
-    d_in: int
-    """width of the tapped activation"""
-    strategy: Strategy
-    selection: str
-    """what chose features or direction: attribution, logistic, fisher, gradient or contrast"""
-    gate: GateKind
-    alpha_unit: float
-    """length of the edit at α = 1, in the units of the strategy"""
-    gate_smoothing: int = 1
-    """frames of the moving average over speech scores"""
-    levels: GateLevels = GateLevels()
-    speech_calibration: tuple[float, float] = (1.0, 0.0)
-    """slope and offset that turn a segment's highest score into the logit of speech_prob"""
-    risk_calibration: tuple[float, float, float] = (-1.0, 0.0, 0.0)
-    """weights of a stretch's highest and mean score, and offset: logit of the gate's own risk of text"""
-    stock_texts: tuple[str, ...] = ()
-    """what the unsteered model often writes for noise; not believed where the gate is in doubt"""
-    no_speech_works: bool = True
-    """whether the model's no-speech token tells noise from speech; large-v3-turbo's is about 1e-10 always"""
-    tap: str = "encoder_output"
-    encoder_mark: str | None = None
-    decoder_mark: str | None = None
-    """of all of each half, see :func:`whisper_sae_steer.models.marks.marks`; older packs have none"""
-    decoder_fingerprint: str | None = None
-    """of the decoder's vectors, which quantised files have too; older packs have none"""
-    compute_types: tuple[str, ...] = ()
-    """compute types it was checked with"""
-    sae: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """sources, licences, counts and the hash of the list of calibration clips"""
-    guarantee: Mapping[str, Any] = field(default_factory=dict)
-    """bound on the share of speech that is touched, see ``calibrate/guarantee.py``"""
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    """held-back figures at α = 1 with their definitions"""
-    created_with: str = ""
 
 
 class Features(NamedTuple):
@@ -182,7 +99,7 @@ class SteeringPack(NamedTuple):
 
 
 def save_pack(pack: SteeringPack, path: Path) -> None:
-    """Write a pack atomically, with a hash over its tensors and metadata."""
+    """Write a pack atomically, with a hash over tensors and metadata; PackError if it is not usable."""
     tensors = _flatten(pack)
     metadata = json.dumps(asdict(pack.metadata), sort_keys=True)
     header = {
@@ -190,13 +107,14 @@ def save_pack(pack: SteeringPack, path: Path) -> None:
         "metadata": metadata,
         "sha256": _digest(tensors, metadata),
     }
+    _unpacked(header, tensors, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
 
 def read_pack(path: Path) -> SteeringPack:
-    """Read and verify a pack: PackError if missing, truncated, altered or of another format."""
+    """Read and verify a pack: PackError if missing, truncated, altered, of another format or unusable."""
     if not path.is_file():
         raise PackError(f"no steering pack at {path}")
     try:
@@ -210,32 +128,27 @@ def read_pack(path: Path) -> SteeringPack:
         raise PackError(f"{path} is not a steering pack of format 1 or 2")
     if _digest(tensors, header.get("metadata", "")) != header.get("sha256"):
         raise PackError(f"{path} was altered since it was written (hash differs); make it again")
+    return _unpacked(header, tensors, path)
+
+
+def _unpacked(header: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> SteeringPack:
+    """The pack that a file holds, or is to hold; PackError unless it is one that can be steered by."""
+    try:
+        metadata = read_metadata(header)
+        if (keys := tensors.get("pooled.key")) is not None and keys.shape == (metadata.d_in,):  # one head
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooled.")}
+        check_tensors(tensors, metadata.d_in, metadata.alpha_unit, metadata.strategy == "suppress")
+    except PackError as error:
+        raise PackError(f"{path} is no usable pack: {error}; make it again") from None
 
     def group(name: str, kind: type[T]) -> T:
         return kind(*(tensors[f"{name}.{part}"] for part in kind._fields))
 
-    keys = tensors.get("pooled.key")
-    metadata = _metadata(json.loads(header["metadata"]))
     return SteeringPack(
         metadata, group("gate", Features), tensors["gate_weight"], tensors["gate_bias"],
         group("steer", Features), tensors["directions"], tensors["coefficients"], tensors.get("probe"),
-        group("pooled", ExportGate) if keys is not None and keys.ndim == 2 else None, path,
+        group("pooled", ExportGate) if "pooled.key" in tensors else None, path,
     )  # fmt: skip
-
-
-def _metadata(saved: Mapping[str, Any]) -> PackMetadata:
-    """Metadata as a pack holds it. Format 1 had no levels, only the gate's threshold and ramp."""
-    known = {f.name: saved[f.name] for f in fields(PackMetadata) if f.name in saved}
-    if "levels" in saved:
-        known["levels"] = GateLevels(**saved["levels"])
-    else:
-        known["levels"] = GateLevels.spaced(
-            saved.get("gate_threshold", 0.0), saved.get("gate_ramp", 1.0), saved.get("gap_threshold")
-        )
-    for name in ("speech_calibration", "risk_calibration", "stock_texts", "compute_types"):
-        if name in known:
-            known[name] = tuple(known[name])
-    return PackMetadata(**known)
 
 
 def find_pack(source: str | Path) -> SteeringPack:
@@ -336,8 +249,10 @@ def _nearest(weights: Weights) -> Path | None:
 def _header(path: Path) -> PackMetadata:
     try:
         with safe_open(str(path), framework="pt") as file:
-            return _metadata(json.loads((file.metadata() or {})["metadata"]))
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
+            return read_metadata(file.metadata() or {})
+    except PackError as error:
+        raise PackError(f"{path} is no usable pack: {error}; delete it, or make it again") from None
+    except (SafetensorError, OSError, ValueError):
         raise PackError(f"{path} is damaged; delete it, or make it again") from None
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .batch import SteeredWindow
 from .cuts import PAD_FRAMES, WindowCut, tokens_that_seek_to
-from .pack import GateLevels
+from .metadata import GateLevels
 
 UNREAD_FRAMES = 40
 """speech (0.8 s) that a decoder leaves unread, from which on it is asked again"""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import SAEFormatError
 from ..autoencoder import SAE, calibrate_threshold
 from . import dictionary_learning, openai_autoencoder, saelens, sparsify
-from .checks import read_pickle
+from .checks import check_finite, read_pickle
 from .saelens import save_sae
 
 __all__ = ["CONFIG_FILES", "WEIGHT_FILES", "load_sae", "save_sae"]
@@ -50,6 +50,7 @@ def load_sae(source: str | Path, tap: str | None = None, calibrate_on: Tensor | 
         state = read_pickle(weights)
         reader = openai_autoencoder if "pre_bias" in state else dictionary_learning
         sae = reader.read(weights, state, tap)
+    check_finite(sae.state_dict(), str(weights))  # folding may have left the range of floats
     if calibrate_on is not None and sae.config.architecture != "jumprelu":
         calibrate_threshold(sae, calibrate_on)
     return sae

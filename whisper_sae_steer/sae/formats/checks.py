@@ -13,6 +13,9 @@ from torch import Tensor
 from ...errors import SAEFormatError
 from ..autoencoder import SAE, SAEConfig
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""that weights may be in; PyTorch can't compute with smaller ones"""
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """Settings: a JSON object."""
@@ -53,15 +56,22 @@ def read_pickle(file: Path) -> dict[str, object]:
 
 
 def dense(state: Mapping[str, object], file: Path) -> dict[str, Tensor]:
-    """The state dict again, refused unless it holds nothing but dense tensors."""
+    """The state dict again, floats as float32; refused unless it holds nothing but dense tensors."""
     tensors = {
-        name: value
+        name: value.float() if value.dtype in FLOATS else value
         for name, value in state.items()
-        if isinstance(value, Tensor) and value.layout == torch.strided
+        if isinstance(value, Tensor) and _is_dense(value)
     }
     if len(tensors) < len(state):
         raise SAEFormatError(f"{file} holds more than dense tensors; it is no SAE's state dict")
     return tensors
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether it holds numbers to compute with, each by itself: nested, quantised and meta tensors don't."""
+    odd = tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.is_complex()
+    small = tensor.is_floating_point() and tensor.dtype not in FLOATS
+    return tensor.layout == torch.strided and not odd and not small
 
 
 def rename(tensors: Mapping[str, Tensor], names: Mapping[str, str], file: Path) -> dict[str, Tensor]:
@@ -73,7 +83,7 @@ def rename(tensors: Mapping[str, Tensor], names: Mapping[str, str], file: Path) 
     for name, ours in names.items():
         if not ours.startswith("W_"):
             continue
-        if name not in tensors or tensors[name].dim() != 2:
+        if name not in tensors or tensors[name].dim() != 2 or not tensors[name].numel():
             raise SAEFormatError(f"{file} has no matrix {name}; it is no SAE that can be read")
         if name.endswith(".weight"):
             renamed[ours] = tensors[name].T
@@ -99,6 +109,11 @@ def build(config: SAEConfig, tensors: Mapping[str, Tensor], file: Path, subtract
         different = sorted(n for n in {*found, *expected} if found.get(n) != expected.get(n))
         detail = ", ".join(f"{n} {found.get(n)} instead of {expected.get(n)}" for n in different)
         raise SAEFormatError(f"{file} doesn't hold the tensors its config promises: {detail}")
+    if config.k is not None and config.k > config.d_sae:
+        raise SAEFormatError(f"{file} has {config.d_sae} features, fewer than k, {config.k}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS:
+            raise SAEFormatError(f"{file} must hold floats in {name}, not {tensor.dtype}")
     values = {name: tensor.float() for name, tensor in tensors.items()}
     check_finite(values, str(file))
     if not subtracts:
@@ -112,11 +127,29 @@ def build(config: SAEConfig, tensors: Mapping[str, Tensor], file: Path, subtract
 
 
 def positive(settings: Mapping[str, Any], key: str, file: Path) -> int:
-    """A size or count from settings."""
+    """A size or count from settings; 5.0 is one, too."""
     value = settings.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SAEFormatError(f"{file}: {key} must be a positive whole number, not {value!r}")
+        raise SAEFormatError(f"{file}: {key} must be a positive whole number, not {value!r:.60}")
     return value
+
+
+def flag(settings: Mapping[str, Any], key: str, default: bool, file: Path) -> bool:
+    """Yes or no from settings."""
+    value = settings.get(key, default)
+    if not isinstance(value, bool):
+        raise SAEFormatError(f"{file}: {key} must be true or false, not {value!r:.60}")
+    return value
+
+
+def text(settings: Mapping[str, Any], key: str, file: Path) -> str:
+    """A name from settings; empty if there is none."""
+    value = settings.get(key)
+    if not isinstance(value, str | None):
+        raise SAEFormatError(f"{file}: {key} must be text, not {value!r:.60}")
+    return value or ""
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import SAEFormatError
 from ..autoencoder import SAE, SAEConfig
-from .checks import build, dense, positive, read_json, rename
+from .checks import build, check_finite, dense, positive, read_json, rename, text
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 
@@ -66,6 +66,8 @@ def read(weights: Path, state: Mapping[str, object], tap: str | None) -> SAE:
     tensors = dense(state, weights)
     k = _stored_k(tensors, settings, weights)
     groups = tensors.pop("group_sizes", None)  # how Matryoshka was trained; all of them fire
+    if groups is not None:
+        check_finite({"group_sizes": groups}, str(weights))
     tensors = rename(tensors, layout.names, weights)
     d_in, d_sae = tensors["W_enc"].shape
     for key, width in (("activation_dim", d_in), ("dict_size", d_sae)):
@@ -76,10 +78,10 @@ def read(weights: Path, state: Mapping[str, object], tap: str | None) -> SAE:
     sae_config = SAEConfig(
         d_in=d_in,
         d_sae=d_sae,
-        architecture="jumprelu" if "threshold" in tensors else rule,
+        architecture="jumprelu" if "threshold" in tensors or layout.rule == "jumprelu" else rule,
         k=k,
         tap=_audiosae_tap(folder) if tap is None else tap,
-        model=str(settings.get("lm_name") or _audiosae_model(folder)),
+        model=text(settings, "lm_name", file) or _audiosae_model(folder),
         metadata={"dict_class": dict_class, **({} if groups is None else {"group_sizes": groups.tolist()})},
     )
     sae = build(sae_config, tensors, weights, layout.subtracts)
@@ -96,7 +98,7 @@ def _set_threshold(tensors: dict[str, Tensor], rule: str) -> None:
     elif rule != "jumprelu" and "threshold" in tensors:
         threshold = tensors.pop("threshold")
         if rule == "batchtopk" and not (threshold < 0).any():
-            tensors["threshold"] = threshold.expand(d_sae) if threshold.numel() == 1 else threshold
+            tensors["threshold"] = threshold.reshape(1).expand(d_sae) if threshold.numel() == 1 else threshold
 
 
 def _stored_k(tensors: dict[str, Tensor], settings: Mapping[str, Any], weights: Path) -> int | None:
@@ -106,7 +108,7 @@ def _stored_k(tensors: dict[str, Tensor], settings: Mapping[str, Any], weights: 
         tensor = tensors.pop("k")
         if tensor.numel() != 1:
             raise SAEFormatError(f"{weights}: k must be one number, not {tuple(tensor.shape)}")
-        found.add(positive({"k": int(tensor)}, "k", weights))
+        found.add(positive({"k": tensor.item()}, "k", weights))
     if len(found) > 1:
         raise SAEFormatError(f"{weights} and {CONFIG} disagree on k: {sorted(found)}")
     return found.pop() if found else None

@@ -32,7 +32,8 @@ def read(weights: Path, state: Mapping[str, object], tap: str | None) -> SAE:
             " that can't be folded into weights, so only its ReLU files can be read"
         )
     if activation != "ReLU":
-        raise SAEFormatError(f"{weights}: the activation is {activation}; only ReLU can be read")
+        line = " ".join(str(activation).split())  # a tensor has several
+        raise SAEFormatError(f"{weights}: the activation is {line:.60}; only ReLU can be read")
     content.pop("activation_state_dict", None)
     tensors = rename(dense(content, weights), _NAMES, weights)
     for name in _STATISTICS:

@@ -7,6 +7,7 @@ temporal, transcoders) follow no rule that a threshold or the k largest could ex
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from ...errors import SAEFormatError
 from ...files import write_atomically, write_text
 from ..autoencoder import SAE, SAEConfig
-from .checks import build, check_finite, positive, read_json, read_safetensors
+from .checks import build, check_finite, flag, positive, read_json, read_safetensors, text
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.0.0"
@@ -63,23 +64,23 @@ def read(weights: Path, tap: str | None) -> SAE:
             raise SAEFormatError(
                 f"{file}: {key}={cfg[key]!r} is not supported; fold it into the weights with sae_lens"
             )
-    metadata = dict(cfg["metadata"])
-    metadata.pop("sae_lens_version", None)
-    model, hook, k = (metadata.pop(key, None) for key in ("model_name", "hook_name", "k"))
+    known: dict[str, Any] = cfg["metadata"]
+    own_fields = ("sae_lens_version", "model_name", "hook_name", "k")
+    k_from = cfg if architecture == "topk" else known  # a jumprelu needs none
     config = SAEConfig(
         d_in=positive(cfg, "d_in", file),
         d_sae=positive(cfg, "d_sae", file),
         architecture="topk" if architecture == "topk" else "jumprelu",
-        k=positive(cfg, "k", file) if architecture == "topk" else k,
-        tap=str(hook or "") if tap is None else tap,
-        model=str(model or ""),
-        metadata=metadata,
+        k=positive(k_from, "k", file) if k_from is cfg or known.get("k") is not None else None,
+        tap=text(known, "hook_name", file) if tap is None else tap,
+        model=text(known, "model_name", file),
+        metadata={key: value for key, value in known.items() if key not in own_fields},
     )
     tensors = read_safetensors(weights)
     if architecture == "standard":
         tensors["threshold"] = torch.zeros_like(tensors.get("b_enc", torch.empty(0)))
-    sae = build(config, tensors, weights, bool(cfg.get("apply_b_dec_to_input", True)))
-    if cfg.get("rescale_acts_by_decoder_norm"):
+    sae = build(config, tensors, weights, flag(cfg, "apply_b_dec_to_input", True, file))
+    if flag(cfg, "rescale_acts_by_decoder_norm", False, file):
         sae.normalize_decoder()
     return sae
 

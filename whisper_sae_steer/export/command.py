@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from ..commands.common import add_model, add_pack
+from ..commands.common import add_compute_type, add_model, add_pack, check_compute_type
+from ..commands.extras import require
 from ..commands.recordings import add_both_kinds, read_both_kinds
+from ..commands.values import alpha
 from ..errors import ExportError
 from ..models.convert import load_torch
 from ..models.weights import resolve
@@ -24,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_model(parser)
     add_pack(parser, may_be_none=False)
-    add("--steer_alpha", "--alpha", type=float, default=1.0, help="strength that is built in")
+    add("--steer_alpha", "--alpha", type=alpha, default=1.0, help="strength that is built in")
     add("--format", choices=get_args(Format), required=True,
         help="openai: a checkpoint for whisper.load_model; hf: transformers; ct2: CTranslate2, for"
         " faster-whisper, whisperX, wyoming")  # fmt: skip
     add("--out", type=Path, required=True, help="folder to make")
-    add("--compute_type", default="int8", help="format ct2 is checked in this type")
+    add_compute_type(parser, "format ct2 is checked in it", default="int8")
     group = parser.add_argument_group("audio to check with; none: sounds and a sentence that come with us")
     add_both_kinds(group, "audio without speech", "speech with transcripts")
 
@@ -39,6 +41,10 @@ def main(args: argparse.Namespace) -> int:
     form: Format = args.format
     if args.out.exists():
         raise ExportError(f"{args.out} exists: choose another --out, or remove it")
+    if form == "hf":
+        require("format hf", "hf")
+    if form == "ct2":
+        check_compute_type(args.compute_type, "auto")
     weights = resolve(args.model)
     pack = load_pack(args.pack, weights)
     assert pack.path is not None

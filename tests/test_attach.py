@@ -122,6 +122,15 @@ def test_an_attached_model_does_what_ours_does():
     assert "hallucination_risk" in theirs[0]
 
 
+def test_a_handle_tells_model_pack_and_alpha():
+    handle = attach(plain_faster(), alpha=0.5)
+    shown = repr(handle)
+    for part in ("faster_whisper.transcribe.WhisperModel", str(shipped_packs()["tiny.en"]), "alpha=0.5"):
+        assert part in shown
+    handle.detach()
+    assert "detached" in repr(handle)
+
+
 def test_attaching_again_changes_pack_and_alpha_and_steers_once():
     model, twice = plain_faster(), plain_faster()
     first = attach(model, alpha=0.5)

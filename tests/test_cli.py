@@ -19,8 +19,8 @@ from tests.support.paths import SAMPLES
 from whisper_sae_steer import cli, faster
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
-from whisper_sae_steer.commands import options
 from whisper_sae_steer.commands import transcribe as command
+from whisper_sae_steer.commands import values
 from whisper_sae_steer.models.weights import resolve
 from whisper_sae_steer.steering import pack as packs
 from whisper_sae_steer.steering.metadata import PackMetadata
@@ -104,10 +104,10 @@ def test_values_are_read_as_openai_whisper_reads_them(monkeypatch: pytest.Monkey
 def test_languages_are_openai_whispers(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = {action.dest: action for action in whisper_parser(monkeypatch)._actions}
     for name in theirs["language"].choices or ():
-        assert options.language(name) == name
+        assert values.language(name) == name
     for name in ("english", "EN", "Klingon", ""):
         with pytest.raises(argparse.ArgumentTypeError):
-            options.language(name)
+            values.language(name)
 
 
 def test_options_in_faster_whispers_terms() -> None:
@@ -148,9 +148,33 @@ def test_options_in_faster_whispers_terms() -> None:
             ["transcribe", "a.wav", "--backend", "faster", "--carry_initial_prompt", "True"],
             "no --carry_initial_prompt",
         ),
-        (["transcribe", "a.wav", "--temperature_increment_on_fallback", "0"], "above 0"),
+        (["transcribe", "a.wav", "--temperature_increment_on_fallback", "1e-9"], "0.01 or more"),
+        (["transcribe", "a.wav", "--max_words_per_line", "-1"], "whole number of 1 or more; None"),
+        (["transcribe", "a.wav", "--max_line_count", "0"], "whole number of 1 or more; None"),
+        (["transcribe", "a.wav", "--threads", "-1"], "from 0 to 1024"),
+        (["transcribe", "a.wav", "--beam_size", "0"], "from 1 to 100"),
+        (["transcribe", "a.wav", "--best_of", "-1"], "from 1 to 100"),
+        (["transcribe", "a.wav", "--temperature", "-1"], "0 or more"),
+        (["transcribe", "a.wav", "--patience", "0"], "above 0"),
+        (["transcribe", "a.wav", "--patience", "1", "--beam_size", "None"], "--patience needs --beam_size"),
+        (["transcribe", "a.wav", "--patience", "0.05"], "less than one beam"),
+        (["transcribe", "a.wav", "--length_penalty", "-5"], "from 0 to 1"),
+        (["transcribe", "a.wav", "--clip_timestamps", "5,1"], "each end after its start"),
+        (["transcribe", "a.wav", "--suppress_tokens", "999999"], "from 0 to 51863"),
+        (["transcribe", "a.wav", "--device", "abacus"], "no device"),
+        (["transcribe", "a.wav", "--backend", "faster", "--compute_type", "int3"], "'bfloat16'"),
+        (["transcribe", "a.wav", "-o", "/proc/below"], "can't be written to"),
+        (["bench", "fpr", "a.wav", "--out", "o", "--threads", "-1"], "from 0 to 1024"),
+        (["bench", "hard", "a.wav", "--out", "o", "--per_condition", "0"], "1 or more"),
+        (["calibrate", "--out", "o", "--threads", "-1"], "from 0 to 1024"),
+        (["calibrate", "--out", "o", "--per_class", "0"], "1 or more"),
+        (["batch", "a.wav", "--out", "o", "--threads", "-1"], "from 0 to 1024"),
+        (["batch", "a.wav", "--out", "o", "--workers", "-1"], "0 or more"),
+        (["batch", "a.wav", "--out", "o", "--device", "abacus"], "'cuda'"),
+        (["export", "--format", "ct2", "--out", "o", "--compute_type", "int3"], "'bfloat16'"),
+        (["train", "a.wav", "--out", "o", "--device", "abacus"], "no device"),
         (["transcribe", "a.wav", "--model", "no-such-model"], "no-such-model"),
-        (["transcribe", "a.wav", "-o", str(SPEECH / "below")], "can be written to"),
+        (["transcribe", "a.wav", "-o", str(SPEECH / "below")], "can't be written to"),
         (["transcribe", "a.wav", "--model", "tiny.en", "--pack", "none.safetensors"], "none.safe"),
         (["info", "--model", "tiny.en", "--pack", "none.safetensors"], "none.safe"),
         (["info", "--model", "no-such-model"], "no-such-model"),
@@ -169,16 +193,30 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert last.startswith("whisper-sae-steer")
 
 
-def test_device_and_compute_type_that_the_library_refuses(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a GPU lacks")
+def test_device_and_compute_type_that_the_machine_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     base = ["transcribe", "a.wav", "--model", "tiny.en", "--pack", "none", "--backend", "faster"]
-    assert main([*base, "--device", "abacus"]) == 2
-    assert main([*base, "--compute_type", "int3"]) == 2
-    assert main([*base, "--device", "cpu:x"]) == 2
+    assert main([*base, "--device", "cuda"]) == 2
+    assert main([*base, "--compute_type", "float16"]) == 2
+    assert main(["bench", "fpr", str(SAMPLES), "--out", "o", "--compute_type", "float16"]) == 2
+    for argv in (["make-pack"], ["export", "--format", "ct2", "--out", "o"], ["serve"]):
+        assert main([*argv, "--model", "no-such-model", "--compute_type", "float16"]) == 2
+    assert main(["transcribe", "a.wav", "--model", "tiny.en", "--device", "cuda"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert all("can't load tiny.en" in line for line in lines)
+    assert "--device cuda: CUDA" in lines[0]
+    for line in lines[1:-1]:
+        assert "--compute_type float16: cpu here takes default, float32, int8" in line
+    assert "can't load tiny.en on cuda" in lines[-1]
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize("group", ["bench", "analyze"])
+def test_a_group_of_commands_says_what_it_is(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([group, "--help"])
+    shown = capsys.readouterr().out
+    assert cli.COMMANDS[group].summary in " ".join(shown.split())
+    assert cli.SUMMARY not in shown
 
 
 def test_control_c_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,11 +273,14 @@ def a_pack(folder: Path) -> Path:
     return path
 
 
-def test_faster_back_end_writes_what_whispers_writers_write(tmp_path: Path) -> None:
+def test_faster_back_end_writes_what_whispers_writers_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "new" / "folder"
     argv = ["transcribe", str(SPEECH), str(tmp_path / "missing.wav"), "-o", str(out)]
     chosen = ["--model", "tiny.en", "--backend", "faster", "--steer_alpha", "0"]
     assert main([*argv, *chosen, "--word_timestamps", "True", "--max_words_per_line", "4"]) == 1
+    assert f"skipping {tmp_path / 'missing.wav'}: no such file\n" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == [f"speech.{end}" for end in ENDINGS]
 
     plain = faster_whisper.WhisperModel(str(resolve("tiny.en").ct2_dir), device="cpu")
@@ -301,6 +342,31 @@ def test_info_says_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     for part in (str(pack), weights.sha256, str(weights.ct2_dir), "additive", "FPR_text", "0.25"):
         assert part in shown
+
+
+def test_info_is_a_page_of_figures_with_their_sets_and_of_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["info", "--model", "tiny.en"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^ +70\.00% +0\.83%  share of windows of 30 s without speech", shown, re.MULTILINE)
+    assert re.search(r"^ +0\.85%  bound on the share of a new recording's speech", shown, re.MULTILINE)
+    assert re.search(r"^ +797  windows with speech that were held back", shown, re.MULTILINE)
+    assert "speech: asterisk-en 48, " in shown
+    assert "synthetic sounds: 60" in shown
+    assert 'serve needs uvicorn: pip install "whisper-sae-steer[serve]"' in shown
+    assert "fpr_raw" not in shown
+
+
+def test_info_names_the_command_that_makes_a_missing_pack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packs, "known_packs", list[Path])
+    assert main(["info", "--model", "tiny.en"]) == 0
+    shown = capsys.readouterr().out
+    assert "make-pack --model tiny.en" in shown
+    assert "--pack none" in shown
 
 
 @pytest.mark.parametrize(

@@ -487,6 +487,14 @@ def test_it_takes_an_encoder_output_pack_for_these_weights_only(tmp_path: Path):
         assert part in str(refused.value)
 
 
+def test_default_compute_type_is_no_warning_and_other_words_are_left(capfd: pytest.CaptureFixture[str]):
+    level = ctranslate2.get_log_level()
+    model = load(None, "default")
+    assert "float16" not in capfd.readouterr().err
+    assert ctranslate2.get_log_level() == level
+    assert model.model.compute_type == load(None).model.compute_type == "float32"
+
+
 def test_without_a_pack_it_is_the_plain_model():
     model = load(None)
     assert model.steerer is None

@@ -4,6 +4,7 @@ import copy
 import gc
 import inspect
 import pickle
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -475,6 +476,13 @@ def test_only_text_is_printed(capsys: pytest.CaptureFixture[str]):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 1
     assert all(line.split("]")[1].strip() for line in lines)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="another warning where a GPU is left unused")
+def test_whispers_default_of_fp16_is_no_warning_on_a_cpu():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model("tiny.en", "cpu").transcribe(SPEECH, **QUICK)
 
 
 def test_speech_after_a_gap_is_read_where_whisper_skips_silence():

@@ -55,6 +55,12 @@ class Handle:
         self._attributes: list[tuple[Any, str, Any]] = []
         setattr(model, HANDLE, self)
 
+    def __repr__(self) -> str:
+        kind, pack = self._class or type(self._model), self.steerer.pack
+        state = f"alpha={self.alpha:g}" if self._model.__dict__.get(HANDLE) is self else "detached"
+        name = pack.path or pack.metadata.model
+        return f"<Handle of {kind.__module__}.{kind.__qualname__}, pack {name}, {state}>"
+
     @property
     def alpha(self) -> float:
         """Strength of whatever is encoded from now on, 0 to 100; 0 is the plain model. AlphaError."""

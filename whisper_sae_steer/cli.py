@@ -16,6 +16,7 @@ from .errors import SteerError
 from .files import FULL
 
 PROGRAM = "whisper-sae-steer"
+SUMMARY = "Whisper that writes no text where nobody speaks."
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.freeze()  # or every decoded file walks through all of torch's objects again
         return run()
     except SteerError as error:
-        print(f"{PROGRAM}: error: {_in_options(str(error))}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {in_options(str(error))}", file=sys.stderr)
         return 2
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -108,17 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _in_options(message: str) -> str:
+def in_options(message: str) -> str:
     """An error's way out as it is written here: errors speak to people who write Python."""
     return message.replace("pack=None", "--pack none")
 
 
 def parse(argv: Sequence[str]) -> Callable[[], int]:
     """The command's `main`, bound to its parsed arguments."""
-    name, command = _choose(argv[:1], PROGRAM, COMMANDS)
+    name, command = _choose(argv[:1], PROGRAM, SUMMARY, COMMANDS)
     prog, rest = f"{PROGRAM} {name}", argv[1:]
     if isinstance(command, CommandGroup):
-        name, command = _choose(rest[:1], prog, command.commands)
+        name, command = _choose(rest[:1], prog, command.summary, command.commands)
         prog, rest = f"{prog} {name}", rest[1:]
     module = import_module(command.module, __package__)
     parser = argparse.ArgumentParser(prog, description=command.summary, formatter_class=HelpFormatter)
@@ -130,13 +131,13 @@ def parse(argv: Sequence[str]) -> Callable[[], int]:
 C = TypeVar("C", Command, Command | CommandGroup)
 
 
-def _choose(word: Sequence[str], prog: str, commands: Mapping[str, C]) -> tuple[str, C]:
+def _choose(word: Sequence[str], prog: str, summary: str, commands: Mapping[str, C]) -> tuple[str, C]:
     """The command that `word` names. Parsed alone, so that no other command is imported."""
     lines = [f"  {name:14}{command.summary}" for name, command in commands.items()]
     parser = argparse.ArgumentParser(
         prog,
         usage="%(prog)s COMMAND [arguments]",
-        description="Whisper that writes no text where nobody speaks.",
+        description=summary,
         epilog="commands:\n" + "\n".join(lines) + "\n\n`%(prog)s COMMAND --help` lists its options",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

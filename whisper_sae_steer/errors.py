@@ -41,6 +41,10 @@ class ConfigError(SteerError, ValueError):
     """Options that contradict each other, or have values that nothing can be done with."""
 
 
+class MissingExtraError(SteerError, ImportError):
+    """A package that only some of this one's commands need, and that isn't installed."""
+
+
 class StreamError(SteerError, ValueError):
     """A live session that is set up wrongly, or fed after its end."""
 

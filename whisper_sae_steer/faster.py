@@ -1,5 +1,6 @@
 """faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import ctranslate2
 import faster_whisper
 import numpy as np
 from faster_whisper import transcribe as fw
@@ -74,6 +76,21 @@ class Segment(fw.Segment):
     hallucination_risk: float
 
 
+@contextmanager
+def _no_word_of_conversion(compute_type: str) -> Generator[None]:
+    """Keeps CTranslate2 from telling that a device which lacks the files' type computes in another.
+
+    That is what "default" asks for.
+    """
+    level = ctranslate2.get_log_level()
+    if compute_type == "default":
+        ctranslate2.set_log_level(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        ctranslate2.set_log_level(level)
+
+
 class WhisperModel(faster_whisper.WhisperModel):
     """``faster_whisper.WhisperModel`` whose ``transcribe`` takes ``steer_alpha``.
 
@@ -101,10 +118,11 @@ class WhisperModel(faster_whisper.WhisperModel):
         loaded = load_pack(pack, weights) if pack is not None else None
         if loaded is not None:
             require_encoder_output(loaded)
-        super().__init__(
-            str(weights.ct2_dir), device, device_index, compute_type, cpu_threads, num_workers,
-            **kwargs,
-        )  # fmt: skip
+        with _no_word_of_conversion(compute_type):
+            super().__init__(
+                str(weights.ct2_dir), device, device_index, compute_type, cpu_threads, num_workers,
+                **kwargs,
+            )  # fmt: skip
         self.feature_extractor = FeatureExtractor(**self.feat_kwargs)
         self.steerer = Steerer(loaded) if loaded is not None else None
         if self.steerer is not None:

@@ -134,6 +134,7 @@ class SteeredWhisper(Whisper):
             silence_rule=SilenceRule(**thresholds),
             skips_silence_seconds=options.get("hallucination_silence_threshold"),
         )
+        options.setdefault("fp16", self.device.type != "cpu")  # as whisper does, which warns of it
         with active(self.steerer, call):
             result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
         if steers:

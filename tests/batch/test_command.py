@@ -24,7 +24,7 @@ from whisper_sae_steer.batch.parts import BatchResults
 from whisper_sae_steer.batch.worker import BatchRecording, Transcriber
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands.fields import add_fields, from_fields
-from whisper_sae_steer.errors import AlphaError, ManifestError, SteerError
+from whisper_sae_steer.errors import AlphaError, ConfigError, ManifestError, SteerError
 from whisper_sae_steer.faster import WhisperModel
 
 CHOSEN = ["--model", "tiny.en", "--compute_type", "int8", "--device", "cpu"]
@@ -194,7 +194,6 @@ def test_what_would_fail_every_clip_is_refused_before_the_work(
         (["--language", "klingon"], "klingon"),
         (["--beam_size", "0"], "beam_size"),
         (["--pack", str(tmp_path / "none")], "no steering pack"),
-        (["--compute_type", "int3"], "int3"),
         (["--split", "dev"], "lines of a manifest"),
         ([str(tmp_path / "missing.wav")], "no such file"),
     ):
@@ -203,6 +202,10 @@ def test_what_would_fail_every_clip_is_refused_before_the_work(
     clips = read_folder(folder, "speech")
     with pytest.raises(ManifestError, match="same path"):
         transcribe_clips([*clips, clips[0]], out, OPTIONS, here)
+    wrong: tuple[dict[str, Any], ...] = ({"compute_type": "int3"}, {"task": "sing"}, {"beam_size": 10**9})
+    for options in wrong:
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            BatchConfig(**options)
     for alpha in (float("nan"), -1.0, 1e38):
         with pytest.raises(AlphaError):
             transcribe_clips(clips, out, BatchConfig(steer_alpha=alpha), here)

@@ -95,6 +95,8 @@ def test_noise_alone_keeps_the_shipped_gate(tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "broken.wav can't be decoded" in printed
     assert "Cost: not measured" in printed
+    for use in (f'.load_model("tiny.en", pack="{out}")', f"--model tiny.en --pack {out} --backend faster"):
+        assert use in printed
     assert sorted(path.name for path in out.parent.iterdir()) == ["mine.html", "mine.safetensors"]
 
 

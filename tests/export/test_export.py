@@ -1,5 +1,7 @@
 """Export: steering in the weights does what the hook does, in runtimes that know nothing of it."""
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from whisper_sae_steer.audio.clips import NONSPEECH_KINDS, read_clips
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import AlphaError, PackError
-from whisper_sae_steer.export import fold
+from whisper_sae_steer.export import command, fold
+from whisper_sae_steer.export.check import Check, CheckClip, ModelFigures
 from whisper_sae_steer.export.fold import frame_sizes
 from whisper_sae_steer.export.writers import WRITERS
 from whisper_sae_steer.models.convert import load_torch
@@ -285,17 +288,60 @@ def test_the_command_checks_and_documents(
     write_wav(tmp_path / "voice" / "a.wav", sample("speech"))
     (tmp_path / "voice" / "a.txt").write_text(" ".join(spoken()))
     out = tmp_path / "deep" / "steered"
-    command = ["export", "--model", NAME, "--format", "ct2", "--out", str(out)]
-    command += ["--nonspeech", str(tmp_path / "noise"), "--speech", str(tmp_path / "voice")]
-    assert main(command) == 0
+    line = ["export", "--model", NAME, "--format", "ct2", "--out", str(out)]
+    line += ["--nonspeech", str(tmp_path / "noise"), "--speech", str(tmp_path / "voice")]
+    assert main(line) == 0
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert card in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert card in shown.out
+    assert f'model = WhisperModel("{out}", compute_type="int8")' in shown.out
+    for phase in ("loading tiny.en", "look at frames", "writing format ct2", "check, exported", "time the"):
+        assert phase in shown.err
     assert "| this model | 0/2 = 0.0%" in card
     assert f"0/{len(spoken())} = 0.00%" in card
     assert {"model.bin", "config.json", "tokenizer.json"} < {file.name for file in out.iterdir()}
     assert [file.name for file in out.parent.iterdir()] == ["steered"], "no temporary folder is left"
-    assert main(command) == 2
+    assert main(line) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extent", "sounds", "utterances"), [("full", 24, 1), ("quick", 4, 1), ("none", None, None)]
+)
+def test_the_check_is_as_long_as_asked_for(
+    extent: str, sounds: int | None, utterances: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checked: list[Sequence[CheckClip]] = []
+
+    def remembered(*args: Any) -> Check:
+        checked.append(args[-1])
+        same = ModelFigures(0, metrics.WordErrors(0, 0, 0, 0))
+        return Check(len(args[-1]), 0, same, same, same)
+
+    monkeypatch.setattr(command, "check", remembered)
+    monkeypatch.setattr(command, "fold", lambda plain, *_: plain)
+    monkeypatch.setattr(command, "encoder_time", lambda *_: 1.0)
+    monkeypatch.setitem(WRITERS, "ct2", lambda _model, _folder: None)  # type: ignore[arg-type]
+    line = ["export", "--model", NAME, "--format", "ct2", "--check", extent, "--out", str(tmp_path / "made")]
+    assert main(line) == 0
+    kinds = [[clip.reference is not None for clip in clips] for clips in checked]
+    assert [(kind.count(False), kind.count(True)) for kind in kinds] == (
+        [] if sounds is None else [(sounds, utterances)]
+    )
+    assert ("Not checked." in (tmp_path / "made" / "README.md").read_text()) is (sounds is None)
+
+
+def test_a_quick_check_of_ones_own_recordings_takes_a_few_of_each_kind(tmp_path: Path):
+    for name in ("noise", "voice"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            write_wav(tmp_path / name / f"{number}.wav", np.zeros(1600, np.float32))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    named = ["--nonspeech", str(tmp_path / "noise"), "--speech", str(tmp_path / "voice")]
+    args = parser.parse_args(["--format", "ct2", "--out", "o", *named, "--check", "quick"])
+    kinds = [clip.reference is not None for clip in command.sounds_to_check(args)]
+    assert (kinds.count(False), kinds.count(True)) == (4, 4)
 
 
 def test_a_bad_pack_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

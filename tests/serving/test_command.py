@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,6 +17,8 @@ from tests.support.real_models import sample
 from tests.support.serving_parts import TRANSCRIBE, http, until
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
+from whisper_sae_steer.errors import ConfigError
+from whisper_sae_steer.serving.config import ServeConfig
 
 SERVE = [sys.executable, "-m", "whisper_sae_steer", "serve"]
 
@@ -75,11 +78,24 @@ def test_sigterm_lets_a_running_request_finish_and_logs_are_json(tmp_path: Path)
         (["--steer_alpha", "nan"], "steer_alpha must be a number from 0 to 100"),
         (["--steer_alpha", "-1"], "steer_alpha must be a number from 0 to 100"),
         (["--model", "no-such-model"], "no-such-model"),
-        (["--model", "tiny.en", "--compute_type", "int3"], "can't load tiny.en"),
+        (["--compute_type", "int3"], "'bfloat16'"),
+        (["--device", "abacus"], "'cuda'"),
+        (["--port", "99999"], "port must be from 0 to 65535"),
+        (["--cpu_threads", "2000000000"], "cpu_threads must be at most 1024"),
     ],
 )
 def test_what_can_not_be_served_is_one_line_and_code_2(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["serve", *argv]) == 2
+    try:
+        code = main(["serve", *argv])
+    except SystemExit as stop:  # argparse's
+        code = stop.code
+    assert code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("options", [{"device": "abacus"}, {"compute_type": "int3"}, {"port": -1}])
+def test_configs_made_in_python_are_checked_as_well(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        ServeConfig(**options)

@@ -3,6 +3,8 @@
 import argparse
 
 from ..commands.common import Parser
+from ..commands.extras import require
+from ..commands.values import not_negative, whole
 from ..errors import SteerError
 from .engine import BatchEngine
 from .local import Processes, here
@@ -12,9 +14,19 @@ def add_arguments(parser: Parser, default: str | None) -> None:
     """Give a parser the options that `choose` reads; `threads` comes from the command."""
     add = parser.add_argument
     add("--engine", choices=["local", "ray"], default=default, help="processes here, or actors on Ray")
-    add("--workers", type=int, default=1, help="processes or actors, one model each; local 0: this process")
+    add(
+        "--workers",
+        type=whole(0),
+        default=1,
+        help="processes or actors, one model each; local 0: this process",
+    )
     add("--address", help="of a running Ray cluster; one is started on this machine when left out")
-    add("--gpus", type=float, default=0.0, help="GPUs that Ray reserves for a worker; 0.5: two share one")
+    add(
+        "--gpus",
+        type=not_negative,
+        default=0.0,
+        help="GPUs that Ray reserves for a worker; 0.5: two share one",
+    )
 
 
 def choose(args: argparse.Namespace) -> BatchEngine:
@@ -25,10 +37,9 @@ def choose(args: argparse.Namespace) -> BatchEngine:
         if args.address or args.gpus:
             raise SteerError("--address and --gpus are for --engine ray")
         return Processes(args.workers) if args.workers else here
-    if args.gpus < 0 or (args.device == "cuda" and not args.gpus):
+    if args.device == "cuda" and not args.gpus:
         raise SteerError("--engine ray hides GPUs from workers that reserve none; say --gpus 1")
-    try:
-        from .ray import RayActors
-    except ModuleNotFoundError as error:
-        raise SteerError("--engine ray needs Ray: pip install 'whisper-sae-steer[ray]'") from error
+    require("--engine ray", "ray")
+    from .ray import RayActors
+
     return RayActors(args.workers, args.threads or 1, args.gpus, args.address)

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from ..audio.clips import NONSPEECH_KINDS
+from ..commands.common import add_threads, check_compute_type
+from ..commands.extras import require
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_recordings, read_recordings
-from ..errors import SteerError
 from . import choosing
 from .config import BatchConfig
 
@@ -24,21 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fields(parser.add_argument_group("transcription"), BatchConfig)
     group = parser.add_argument_group("workers")
     choosing.add_arguments(group, "local")
-    group.add_argument(
-        *("--threads",), type=int, default=0, help="CPU threads of a worker; 0: local its share, ray 1"
-    )
+    add_threads(group, "CPU threads of a worker; 0: local its share, ray 1")
 
 
 def main(args: argparse.Namespace) -> int:
     """Transcribe what is left to do; 1 if rows have errors, 130 after Ctrl-C."""
-    try:
-        from .job import transcribe_clips
-    except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
-        raise SteerError("batch needs pyarrow: pip install 'whisper-sae-steer[batch]'") from error
+    require("batch", "batch")
+    from .job import transcribe_clips
+
     options = from_fields(args, BatchConfig)
     chosen = choosing.choose(args)
+    if args.engine == "local":  # a cluster's machines may have what this one lacks
+        check_compute_type(options.compute_type, options.device)
     clips = read_recordings(args, BATCH_KINDS, args.language)
     started = time.monotonic()
     try:

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..commands.common import pack_named
+from ..commands.fields import check_choices
 from ..commands.recordings import OWN_LANGUAGE
+from ..commands.values import MOST_CANDIDATES, ComputeType, Device
 from ..errors import ConfigError
 from ..steering.operator import check_alpha
 
@@ -22,10 +24,10 @@ class BatchConfig:
     """steering pack: a path, hub:owner/name, auto (installed or shipped) or none"""
     steer_alpha: float = 1.0
     """strength; 0 is the unsteered library"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    compute_type: str = "default"
-    """CTranslate2's: int8, float16, …"""
+    device: Device = "auto"
+    """where CTranslate2 runs; auto: cuda if there is one"""
+    compute_type: ComputeType = "default"
+    """CTranslate2's; default: that of the files, as far as the device can"""
     language: str | None = None
     """code of every clip's language; 'own' takes the manifest's; detected when left out"""
     task: Literal["transcribe", "translate"] = "transcribe"
@@ -41,10 +43,11 @@ class BatchConfig:
         from whisper.tokenizer import LANGUAGES
 
         check_alpha(self.steer_alpha)
+        check_choices(self)
         if self.language not in (None, OWN_LANGUAGE, *LANGUAGES):
             raise ConfigError(f"--language {self.language}: use a code such as en, or {OWN_LANGUAGE}")
-        if self.beam_size < 1:
-            raise ConfigError(f"--beam_size {self.beam_size}: at least 1")
+        if not 1 <= self.beam_size <= MOST_CANDIDATES:
+            raise ConfigError(f"--beam_size {self.beam_size}: from 1 to {MOST_CANDIDATES}")
 
     @property
     def pack_used(self) -> str | None:

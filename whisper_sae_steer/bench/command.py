@@ -16,8 +16,17 @@ import torch
 
 from ..audio.clips import NONSPEECH_KINDS, Clip
 from ..batch import choosing
-from ..commands.common import add_model, add_pack, add_threads, pack_named
+from ..commands.common import (
+    add_compute_type,
+    add_model,
+    add_pack,
+    add_threads,
+    check_compute_type,
+    loading,
+    pack_named,
+)
 from ..commands.recordings import add_recordings, read_recordings
+from ..commands.values import alpha, device_or_auto
 from ..errors import ManifestError, SteerError
 from . import runner
 from .backends import Backend, FasterBackend, OpenAIBackend
@@ -33,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
     add = parser.add_argument
     add_recordings(parser, what, required=False)
     add("--manifest", nargs="+", default=[], metavar="TSV", help="manifests, which may also be named above")
-    add("--alphas", type=float, nargs="+", default=[0.0, 1.0], help="steering strengths")
+    add("--alphas", type=alpha, nargs="+", default=[0.0, 1.0], help="steering strengths")
     add("--out", type=Path, required=True, help="folder for clips.jsonl, summary.json, table.md")
     add_model(parser)
     add("--backend", choices=["faster", "openai"], default="faster")
-    add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
-    add("--device", default="auto", help="auto, cpu or cuda")
+    add_compute_type(parser, "CTranslate2's, for the faster back end")
+    add("--device", type=device_or_auto, default="auto", help="auto, cpu or cuda")
     add_threads(parser)
     add_pack(parser)
     add("--language", help="language of every clip; 'own' takes the manifest's; default: detect")
@@ -48,9 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser, metric: Metric) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run a bench and write its rows, summary and table; 1 if clips failed, 130 after Ctrl-C."""
-    clips = _clips(args)
     elsewhere = runner.Elsewhere(choosing.choose(args), partial(_load, args)) if args.engine else None
-    backend = _load(args)
+    if args.backend == "faster":
+        check_compute_type(args.compute_type, args.device)
+    clips = _clips(args)
+    with loading(args.model, args.device):
+        backend = _load(args)
     stopped = False
     try:
         runner.run(

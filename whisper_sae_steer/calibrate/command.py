@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..commands.common import add_model, add_sae, add_threads, pack_named
+from ..commands.common import add_model, add_sae, add_threads, how_to_use, pack_named
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
@@ -59,8 +59,11 @@ def main(args: argparse.Namespace) -> int:
     base = _base(args.base, weights, sae.config.tap)
     result = calibrate(weights, sae, nonspeech, speech, config, work, base)
     save_pack(result.pack, args.out)
-    write_html(result.report, args.out.with_suffix(".html"))
+    page = args.out.with_suffix(".html")
+    write_html(result.report, page)
     print(text_report(result.report))
+    print(f"\nWritten: {args.out}, report {page}. To use it:")
+    print(how_to_use(args.model, sae.config.tap, args.out))
     if args.work is None:
         shutil.rmtree(work)
     return 0

@@ -25,5 +25,6 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         check_choice(self.strategy, self.selection)
-        if self.synthetic < 0:
-            raise CalibrationError(f"synthetic must be 0 or more, not {self.synthetic}")
+        for name in ("synthetic", "seed"):
+            if getattr(self, name) < 0:
+                raise CalibrationError(f"{name} must be 0 or more, not {getattr(self, name)}")

@@ -9,8 +9,9 @@ from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from ..errors import ConfigError
 from .common import Parser
-from .options import boolean
+from .values import boolean
 
 T = TypeVar("T")
 
@@ -31,6 +32,14 @@ def from_fields(args: argparse.Namespace, options: type[T]) -> T:
     """The dataclass that parsed arguments describe."""
     values = {field.name: getattr(args, field.name) for field in fields(options)}  # type: ignore[arg-type]
     return options(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def check_choices(options: Any) -> None:
+    """ConfigError if a field of a dataclass has none of the values that its Literal lists."""
+    for name, hint in get_type_hints(type(options)).items():
+        value, choices = getattr(options, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def _form(hint: Any, default: Any) -> dict[str, Any]:

@@ -7,8 +7,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from ..cli import in_options
 from ..errors import PackError
+from ..reports.figures import definition, flat, place, shown
 from .common import add_model, add_pack
+from .extras import EXTRAS, lacking
 
 LIBRARIES = ("whisper-sae-steer", "openai-whisper", "faster-whisper", "ctranslate2", "torch")
 
@@ -61,7 +64,7 @@ def collect(model: str, model_dir: str | None = None, pack: str = "auto") -> dic
         facts["pack"] = str(loaded.path)
         facts["tap"] = loaded.metadata.tap
         facts["pack_metadata"] = asdict(loaded.metadata)
-    return facts | _machine()
+    return facts | _machine() | {"missing": [message for extra in EXTRAS if (message := lacking(extra))]}
 
 
 def _machine() -> dict[str, Any]:
@@ -78,33 +81,74 @@ def _machine() -> dict[str, Any]:
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """The facts for people, a line each."""
-    lines = {
-        "model": f"{facts['model']}, from {facts['source']}",
-        "files": facts["ct2_dir"],
-        "sha256": facts["sha256"],
-    }
-    pack: dict[str, Any] | None = facts["pack_metadata"]
-    if pack is None:
-        lines["pack"] = f"none: {facts['pack_problem']}"
-    else:
-        lines["pack"] = facts["pack"]
-        lines["edit"] = (
-            f"{pack['strategy']} at {pack['tap']}, features by {pack['selection']}, gate: {pack['gate']}"
-        )
-        checked = ", ".join(pack["compute_types"]) or "no compute type"
-        lines["checked"] = f"with {checked}; calibrated by {pack['created_with'] or 'hand'}"
-        lines |= {"guarantee": _brief(pack["guarantee"])} if pack["guarantee"] else {}
-        lines |= {name: _brief(value) for name, value in pack["metrics"].items()}
+    """The facts as a page for people."""
     name = facts["device_name"]
-    lines["device"] = facts["device"] + (f" ({name})" if name else "")
-    lines["compute"] = ", ".join(facts["compute_types"])
-    lines["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
-    width = max(map(len, lines)) + 2
-    return "\n".join(f"{key:{width}}{value}" for key, value in lines.items())
+    parts = {
+        "Model": [
+            f"{facts['model']}, from {facts['source']}",
+            f"files: {facts['ct2_dir']}",
+            f"sha256: {facts['sha256']}",
+        ],
+        "Pack": _pack_lines(facts),
+        **_measured(facts["pack_metadata"] or {}),
+        "Device": [
+            facts["device"] + (f" ({name})" if name else ""),
+            f"CTranslate2 computes there in {', '.join(facts['compute_types'])}",
+        ],
+        "Versions": [", ".join(f"{name} {text}" for name, text in facts["versions"].items())],
+        "Not installed, for some commands": facts["missing"],
+    }
+    return "\n\n".join("\n  ".join([head, *lines]) for head, lines in parts.items() if lines)
 
 
-def _brief(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_brief(part)}" for key, part in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _pack_lines(facts: Mapping[str, Any]) -> list[str]:
+    pack: Mapping[str, Any] | None = facts["pack_metadata"]
+    if pack is None:
+        return [in_options(facts["pack_problem"])]
+    return [
+        facts["pack"],
+        f"{pack['strategy']} at {pack['tap']}, features by {pack['selection']}, gate: {pack['gate']}",
+        f"made by {pack['created_with'] or 'hand'}",
+    ]
+
+
+def _measured(pack: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The figures of a pack, and the recordings that they are from."""
+    figures = dict(flat(pack.get("metrics", {}))) | dict(flat({"guarantee": pack.get("guarantee", {})}))
+    if not figures:
+        return {}
+    how = pack["metrics"].get("definition", "how, the pack doesn't say").partition(";")[0]
+    checked = ", ".join(pack["compute_types"]) or "a compute type that the pack doesn't name"
+    return {
+        f"Measured in {checked}: {how}": _figure_lines(figures),
+        "Recordings that it was calibrated on; the figures are of a part that was held back": [
+            *(f"{kind}: {sets}" for kind, sets in _sets(pack["data"]).items()),
+        ],
+    }
+
+
+def _figure_lines(figures: Mapping[str, float]) -> list[str]:
+    """A line a figure, with its meaning; what is known of the unsteered model, too, comes first."""
+    rows: list[tuple[str, str, str]] = []
+    for name in sorted(figures, key=place):
+        figure = name.removeprefix("steered.")
+        if figure == "alpha" or name.startswith("unsteered."):
+            continue
+        before = figures.get(f"unsteered.{figure}")
+        plain = "" if before is None else shown(figure, before)
+        rows.append((plain, shown(figure, figures[name]), definition(figure) or figure))
+    rows.sort(key=lambda row: not row[0])
+    table = [("unsteered", "steered", ""), *rows]
+    return [f"{before:>9}  {after:>9}  {what}".rstrip() for before, after, what in table]
+
+
+def _sets(data: Mapping[str, Any]) -> dict[str, str]:
+    """Recordings by kind, each set with their number."""
+    by_kind: dict[str, list[str]] = {}
+    for named, count in (data.get("sources") or {}).items():
+        kind, _, source = named.partition("/")
+        by_kind.setdefault(kind, []).append(f"{source} {count}")
+    if data.get("synthetic"):
+        by_kind["synthetic sounds"] = [str(data["synthetic"])]
+    sets = {kind: ", ".join(sources) for kind, sources in by_kind.items()}
+    return sets | ({"and those of the pack that it is built on": ""} if data.get("built_on") else {})

@@ -4,9 +4,26 @@ Only names and types live here; `transcribe.py` says what they do with each back
 """
 
 import argparse
-import math
 
-from .common import Parser, add_model, add_pack
+from .common import Parser, add_compute_type, add_model, add_pack
+from .values import (
+    above_zero,
+    alpha,
+    boolean,
+    candidates,
+    device_or_auto,
+    language,
+    not_negative,
+    number,
+    or_none,
+    risk,
+    share,
+    spans,
+    temperature_step,
+    threads,
+    token_ids,
+    whole,
+)
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json")
 SUBTITLES = ("vtt", "srt")
@@ -26,19 +43,24 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("audio", nargs="+", help="audio file(s) to transcribe")
     add_model(parser)
     add("--model_dir", help="where downloaded models are kept, if not in the library's own folder")
-    add("--device", help="cpu, cuda or cuda:N; cuda if there is one, when left out")
+    add(
+        "--device",
+        type=device_or_auto,
+        default="auto",
+        help="cpu, cuda or cuda:N; auto: cuda if there is one",
+    )
     add("--output_dir", "-o", default=".", help="directory to save the outputs")
     add("--output_format", "-f", default="all", choices=(*FORMATS, "all"), help="format of the output file")
     add("--verbose", type=boolean, default=True, help="print the text; False: a progress bar")
-    add("--threads", type=optional_int, default=0, help="CPU threads; 0: the library's choice")
+    add("--threads", type=or_none(threads), default=0, help="CPU threads; 0: the library's choice")
 
 
 def _add_steering(group: Parser) -> None:
     add = group.add_argument
-    add("--steer_alpha", type=number, default=1.0, help="strength; 0 is the unsteered library")
+    add("--steer_alpha", type=alpha, default=1.0, help="strength; 0 is the unsteered library")
     add_pack(group)
     add("--backend", choices=["openai", "faster"], default="openai", help="library that decodes")
-    add("--compute_type", default="default", help="faster back end only: int8, float16, …")
+    add_compute_type(group, "faster back end only")
     add(
         *("--steer_language_detection",),
         type=boolean,
@@ -53,7 +75,7 @@ def _add_steering(group: Parser) -> None:
     )
     add(
         "--filter_risk",
-        type=float,
+        type=risk,
         help="leave out words of this hallucination_risk and more (segments, without --word_timestamps True)",
     )
 
@@ -62,11 +84,11 @@ def _add_decoding(group: Parser) -> None:
     add = group.add_argument
     add("--task", default="transcribe", choices=["transcribe", "translate"], help="what to write")
     add("--language", type=language, help="code or English name; detected when left out")
-    add("--temperature", type=number, default=0, help="temperature to use for sampling")
-    add("--best_of", type=optional_int, default=5, help="candidates at non-zero temperature")
-    add("--beam_size", type=optional_int, default=5, help="beams at temperature zero")
-    add("--patience", type=number, help="patience of the beam search; 1 when left out")
-    add("--length_penalty", type=number, help="exponent; plain normalisation when left out")
+    add("--temperature", type=not_negative, default=0, help="temperature to use for sampling")
+    add("--best_of", type=or_none(candidates), default=5, help="candidates at non-zero temperature")
+    add("--beam_size", type=or_none(candidates), default=5, help="beams at temperature zero")
+    add("--patience", type=above_zero, help="patience of the beam search; 1 when left out")
+    add("--length_penalty", type=share, help="exponent from 0 to 1; plain normalisation when left out")
     add(
         *("--suppress_tokens",),
         type=token_ids,
@@ -84,19 +106,19 @@ def _add_decoding(group: Parser) -> None:
     add("--fp16", type=boolean, default=True, help="decode in fp16 where the device can")
     add(
         *("--temperature_increment_on_fallback",),
-        type=optional_float,
+        type=or_none(temperature_step),
         default=0.2,
         help="step when decoding failed by a threshold below; None: no second try",
     )
-    add("--compression_ratio_threshold", type=optional_float, default=2.4, help="above: failed")
-    add("--logprob_threshold", type=optional_float, default=-1.0, help="average below: failed")
+    add("--compression_ratio_threshold", type=or_none(number), default=2.4, help="above: failed")
+    add("--logprob_threshold", type=or_none(number), default=-1.0, help="average below: failed")
     add(
         *("--no_speech_threshold",),
-        type=optional_float,
+        type=or_none(number),
         default=0.6,
         help="no_speech_prob above this and log-probability too low: taken as silence",
     )
-    add("--clip_timestamps", default="0", help="start,end,start,end,… in seconds to transcribe")
+    add("--clip_timestamps", type=spans, default="0", help="start,end,start,end,… in seconds to transcribe")
 
 
 def _add_words(group: Parser) -> None:
@@ -105,60 +127,12 @@ def _add_words(group: Parser) -> None:
     add("--prepend_punctuations", default="\"'“¿([{-", help="joined to the next word")
     add("--append_punctuations", default="\"'.。,，!！?？:：”)]}、", help="joined to the last word")
     add("--highlight_words", type=boolean, default=False, help="underline words in srt and vtt")
-    add("--highlight_risk", type=float, help="italics in srt and vtt for words of this hallucination_risk on")
-    add("--max_line_width", type=optional_int, help="characters in a line of srt and vtt")
-    add("--max_line_count", type=optional_int, help="lines in a segment of srt and vtt")
-    add("--max_words_per_line", type=optional_int, help="words in a line of srt and vtt")
+    add("--highlight_risk", type=risk, help="italics in srt and vtt for words of this hallucination_risk on")
+    add("--max_line_width", type=or_none(whole(1)), help="characters in a line of srt and vtt")
+    add("--max_line_count", type=or_none(whole(1)), help="lines in a segment of srt and vtt")
+    add("--max_words_per_line", type=or_none(whole(1)), help="words in a line of srt and vtt")
     add(
         *("--hallucination_silence_threshold",),
-        type=optional_float,
+        type=or_none(not_negative),
         help="with --word_timestamps True: skip silence longer than this around odd text",
     )
-
-
-def boolean(text: str) -> bool:
-    """`True` or `False`, as openai's command takes them."""
-    if text not in ("True", "False"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return text == "True"
-
-
-def number(text: str) -> float:
-    """A finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
-    return value
-
-
-def optional_int(text: str) -> int | None:
-    """A whole number or `None`."""
-    return None if text == "None" else int(text)
-
-
-def optional_float(text: str) -> float | None:
-    """A finite number or `None`."""
-    return None if text == "None" else number(text)
-
-
-def token_ids(text: str) -> str:
-    """Comma-separated whole numbers, kept as text for openai's own parser."""
-    try:
-        [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no comma-separated list of token ids") from None
-    return text
-
-
-def language(text: str) -> str:
-    """A language code or a capitalised English name, as openai's command takes them."""
-    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE  # brings torch: not for --help
-
-    if text not in LANGUAGES and text not in {name.title() for name in TO_LANGUAGE_CODE}:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no language; use a code such as en or a name such as English"
-        )
-    return text

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..audio.clips import NONSPEECH_KINDS, Clip, read_clips
 from ..errors import ManifestError
 from .common import Parser
+from .values import whole
 
 FORM = "[KIND=]PATH"
 PATHS = "manifests (.tsv), folders or files"
@@ -39,7 +40,7 @@ def add_selection(parser: Parser) -> None:
     add = parser.add_argument
     add("--split", help="only clips of this split of the manifests")
     add("--source", nargs="+", help="only clips of these sources of the manifests")
-    add("--per_class", type=int, metavar="N", help="at most N clips a source and class")
+    add("--per_class", type=whole(1), metavar="N", help="at most N clips a source and class")
 
 
 def read_recordings(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SteerError
 from ..reports.segments import segment_dict, with_risk_marked
 from ..steering.filtering import check_filter_risk
-from .common import pack_named
+from .common import check_compute_type, loading, pack_named
 from .options import FORMATS, SUBTITLES, WORD_OPTIONS, add_arguments
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def main(args: argparse.Namespace) -> int:
         except Exception as error:  # one bad file must not cost the others, as with openai's
             failed += 1
             kind = "" if isinstance(error, SteerError) else f"{type(error).__name__}: "
-            print(f"skipping {audio}: {kind}{error}", file=sys.stderr)
+            reason = str(error).removeprefix(f"{audio}: ")
+            print(f"skipping {audio}: {kind}{reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -53,17 +54,19 @@ def _check(args: argparse.Namespace) -> None:
         for name in (*WORD_OPTIONS, "highlight_risk"):
             if getattr(args, name):
                 raise SteerError(f"--{name} requires --word_timestamps True")
-    if args.highlight_risk is not None and not 0 < args.highlight_risk <= 1:
-        raise SteerError(f"--highlight_risk must be above 0 and at most 1, not {args.highlight_risk}")
     check_filter_risk(args.filter_risk, args.steer_alpha != 0 and args.pack != "none")
     if args.max_line_count and not args.max_line_width:
         _warn("--max_line_count has no effect without --max_line_width")
     if args.max_words_per_line and args.max_line_width:
         _warn("--max_words_per_line has no effect with --max_line_width")
+    if args.patience is not None and round((args.beam_size or 0) * args.patience) < 1:
+        raise SteerError("--patience needs --beam_size, and must not make less than one beam of it")
     if args.backend == "openai" and args.compute_type != "default":
         raise SteerError("--compute_type is for --backend faster; openai's has --fp16")
     if args.backend == "faster" and args.carry_initial_prompt:
         raise SteerError("faster-whisper has no --carry_initial_prompt; use --backend openai")
+    if args.backend == "faster":
+        check_compute_type(args.compute_type, args.device)
     if args.model.endswith(".en") and args.language not in {"en", "English"}:
         if args.language is not None:
             _warn(f"{args.model} knows English only; using it instead of {args.language}")
@@ -75,10 +78,13 @@ def _warn(message: str) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Find out before the work that results can be saved; nothing is created yet."""
+    """Find out before the work that results can be saved; nothing is left there yet."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise SteerError(f"--output_dir {folder}: {existing} is no folder that can be written to")
+    try:
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:
+        reason = f"can't be written to ({error.strerror})"
+        raise SteerError(f"--output_dir {folder}: {existing} {reason}; choose another folder") from error
 
 
 def _pack(args: argparse.Namespace) -> str | None:
@@ -92,8 +98,6 @@ def _temperatures(args: argparse.Namespace) -> list[float]:
     step = args.temperature_increment_on_fallback
     if step is None:
         return [args.temperature]
-    if step <= 0:
-        raise SteerError("--temperature_increment_on_fallback must be above 0, or None")
     import numpy as np
 
     return np.arange(args.temperature, 1.0 + 1e-6, step).tolist() or [args.temperature]
@@ -104,13 +108,8 @@ def _temperatures(args: argparse.Namespace) -> list[float]:
 
 def _load(args: argparse.Namespace) -> Transcriber:
     """The chosen back end, or a SteerError with what its library says of device or compute type."""
-    try:
+    with loading(args.model, args.device):
         return _openai(args) if args.backend == "openai" else _faster(args)
-    except SteerError:
-        raise
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SteerError(f"can't load {args.model} on {args.device or 'auto'}: {reason}") from error
 
 
 def _openai(args: argparse.Namespace) -> Transcriber:
@@ -121,7 +120,8 @@ def _openai(args: argparse.Namespace) -> Transcriber:
     if args.threads:
         torch.set_num_threads(args.threads)
     temperatures = tuple(_temperatures(args))
-    model = load_model(args.model, args.device, args.model_dir, pack=_pack(args))
+    device = None if args.device == "auto" else args.device
+    model = load_model(args.model, device, args.model_dir, pack=_pack(args))
     names = (
         *("language", "best_of", "beam_size", "patience", "length_penalty", "suppress_tokens"),
         *("carry_initial_prompt", "logprob_threshold", "verbose"),
@@ -139,7 +139,7 @@ def _faster(args: argparse.Namespace) -> Transcriber:
     from ..faster import WhisperModel
 
     options = faster_options(args)
-    device, _, index = (args.device or "auto").partition(":")
+    device, _, index = args.device.partition(":")
     plain = args.compute_type == "default" and not args.fp16
     model = WhisperModel(
         args.model,

@@ -1,5 +1,8 @@
 """The README of an exported model: what it is, how it is loaded, what it was checked with."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 from ..models.weights import Weights
 from ..reports.metrics import wilson
 from ..steering.pack import SteeringPack, stored_digest
@@ -18,27 +21,32 @@ LOADING = {
 RUNTIMES = {"ct2": "faster-whisper", "openai": "openai-whisper, float32", "hf": "transformers, float32"}
 
 
+class Checked(NamedTuple):
+    """What is known of an exported model that was checked."""
+
+    result: Check
+    slower: float
+    """time of the steered encoder over the plain one's"""
+
+
+def loading_code(form: Format, folder: str | Path) -> str:
+    """Python that transcribes with an exported model."""
+    return LOADING[form].replace("FOLDER", str(folder))
+
+
 def model_card(
-    weights: Weights, pack: SteeringPack, alpha: float, form: Format, compute_type: str, result: Check,
-    slower: float,
+    weights: Weights, pack: SteeringPack, alpha: float, form: Format, compute_type: str,
+    checked: Checked | None,
 ) -> str:  # fmt: skip
-    """The card in Markdown; ``slower`` is the time of the steered encoder over the plain one's."""
+    """The card in Markdown; ``checked`` is None for a model that wasn't."""
     assert pack.path is not None
     digest = stored_digest(pack.path)
-    runtime = f"{RUNTIMES[form]}, {compute_type}" if form == "ct2" else RUNTIMES[form]
     how = (
         "its `ln_post.bias`"
         if pack.metadata.gate == "none"
         else "two more encoder blocks, which act only in 30 s windows in which nobody speaks"
     )
-    rows = "\n".join(
-        _row(name, figures, result)
-        for name, figures in (
-            ("unsteered", result.unsteered),
-            (f"hooked, α = {alpha:g}", result.hooked),
-            ("this model", result.exported),
-        )
-    )
+    figures = "Not checked." if checked is None else _figures(alpha, form, compute_type, checked)
     return f"""---
 license: mit
 pipeline_tag: automatic-speech-recognition
@@ -52,18 +60,35 @@ whisper-sae-steer pack (`{pack.metadata.model}`, {digest[:12]}, α = {alpha:g}) 
 all other weights are Whisper's. No hook and no other package is needed:
 
 ```python
-{LOADING[form]}
+{loading_code(form, "FOLDER")}
 ```
 
-| {runtime} | FPR_text, {result.sounds} clips without speech | WER, {result.utterances} of speech |
+{figures}
+
+Unlike the hooked model it has no `steer_alpha`, doesn't cut gaps out of windows with speech, and
+doesn't ask the decoder in doubt.
+"""
+
+
+def _figures(alpha: float, form: Format, compute_type: str, checked: Checked) -> str:
+    result = checked.result
+    sounds, utterances = result.sounds, result.utterances
+    runtime = f"{RUNTIMES[form]}, {compute_type}" if form == "ct2" else RUNTIMES[form]
+    rows = "\n".join(
+        _row(name, figures, result)
+        for name, figures in (
+            ("unsteered", result.unsteered),
+            (f"hooked, α = {alpha:g}", result.hooked),
+            ("this model", result.exported),
+        )
+    )
+    return f"""| {runtime} | FPR_text, {sounds} clips without speech | WER, {utterances} of speech |
 |---|---|---|
 {rows}
 
 FPR_text: share of clips without speech that get a letter or digit at the runtime's default settings,
-with its 95% Wilson interval. The encoder takes {slower:.2f} times the time of the plain one (PyTorch,
-where this was made). Unlike the hooked model it has no `steer_alpha`, doesn't cut gaps out of windows
-with speech, and doesn't ask the decoder in doubt.
-"""
+with its 95% Wilson interval. The encoder takes {checked.slower:.2f} times the time of the plain one
+(PyTorch, where this was made)."""
 
 
 def _row(name: str, figures: ModelFigures, result: Check) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import faster_whisper
 import numpy as np
@@ -30,8 +30,11 @@ from .writers import CHECKPOINT, Format, to_transformers
 Audio = NDArray[np.float32]
 Transcribe = Callable[[Audio, str | None], str]
 """audio and language, None to detect it, to text"""
+CheckExtent = Literal["full", "quick", "none"]
 SYNTHETIC_SOUNDS = 24
 """in what is checked with when no recordings are given"""
+QUICK_CLIPS = 4
+"""of each kind, at most, in a quick check"""
 TIMED_RUNS = 5
 """of each encoder"""
 
@@ -71,10 +74,10 @@ class Check(NamedTuple):
         return texts <= 0.01 * self.sounds and errors <= 0.001 * self.hooked.errors.words
 
 
-def packaged_clips() -> list[CheckClip]:
-    """Audio that comes with the package: synthetic sounds, and one sentence."""
+def packaged_clips(count: int = SYNTHETIC_SOUNDS) -> list[CheckClip]:
+    """Audio that comes with the package: ``count`` synthetic sounds, and one sentence."""
     sentence = recording("speech")
-    sounds = [CheckClip(made.audio, None, None) for made in generate(SYNTHETIC_SOUNDS, 0)]
+    sounds = [CheckClip(made.audio, None, None) for made in generate(count, 0)]
     return [*sounds, CheckClip(sentence.audio, "en", sentence.text)]
 
 
@@ -190,7 +193,7 @@ _RUNTIMES: dict[Format, Callable[[Weights, Path, float, Path, str], Three]] = {
 def encoder_time(model: Whisper, of: Whisper) -> float:
     """Time of ``model``'s encoder over that ``of`` another: medians, a window each, in turn."""
     times: dict[int, list[float]] = {0: [], 1: []}
-    for run in range(2 * TIMED_RUNS):
+    for run in tqdm(range(2 * TIMED_RUNS), desc="time the encoder", unit="window"):
         which = (model, of)[run % 2]
         mel = torch.from_numpy(empty_mel(which.dims.n_mels)).to(which.device)
         started = time.perf_counter()

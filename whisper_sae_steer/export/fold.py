@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 from whisper import Whisper
 from whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
 from whisper.model import ResidualAttentionBlock
@@ -98,7 +99,8 @@ def frame_sizes(model: Whisper) -> FrameSizes:
     seen: list[Tensor] = []
     hook = model.encoder.ln_post.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     try:
-        for audio in [*(made.audio for made in generate(SYNTHETIC_SOUNDS, 0)), *_speech()]:
+        audios = [*(made.audio for made in generate(SYNTHETIC_SOUNDS, 0)), *_speech()]
+        for audio in tqdm(audios, desc="look at frames", unit="sound"):
             # transformers fills windows up with silence, openai-whisper and faster-whisper with zeros of mel
             for padding in (0, N_SAMPLES):
                 mel = log_mel_spectrogram(torch.from_numpy(audio), model.dims.n_mels, padding=padding)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from whisper import Whisper
 
-from ..errors import WeightsError
+from ..commands.extras import require
 from ..models.convert import openai_to_ct2
 from ..models.transformers_names import transformers_name
 from ..models.vocabulary import get_tokenizer, suppressed, to_tokenizers
@@ -31,11 +31,13 @@ def write_ct2(model: Whisper, folder: Path) -> None:
 
 
 def write_hf(model: Whisper, folder: Path) -> None:
-    """A transformers folder: model, generation settings, tokenizer and feature extractor."""
-    try:
-        from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
-    except ImportError:
-        raise WeightsError("format hf needs transformers: pip install transformers") from None
+    """A transformers folder: model, generation settings, tokenizer and feature extractor.
+
+    MissingExtraError without transformers.
+    """
+    require("format hf", "hf")
+    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+
     tokenizer = get_tokenizer(model.dims.n_vocab)
     end = "<|endoftext|>"
     theirs = WhisperTokenizer(

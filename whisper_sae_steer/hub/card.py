@@ -1,32 +1,16 @@
 """The README of a repository on the hub: what it holds, how to use it, figures, sources and licences."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..models.repository import Repository, whisper_on_hub
+from ..reports.figures import definition, flat
 from ..sae.autoencoder import SAEConfig
 from ..steering.pack import SteeringPack, stored_digest
 from .licences import built_from
 
 LIBRARY = "whisper-sae-steer"
-DEFINITIONS = {
-    "fpr_raw": "share of windows of 30 s without speech that get a letter or digit, decoded greedily with"
-    " Whisper's thresholds off",
-    "fpr_kept": "share of these windows with text that Whisper's own rule for silence leaves",
-    "alpha": "steering strength",
-    "no_speech_prob": "mean of Whisper's probability of no speech in these windows",
-    "wer": "word errors of windows with speech, by the references or, without any, the unsteered transcripts",
-    "wer_change": "change of these word errors against the unsteered model",
-    "auc": "area under the curve of the gate's scores, windows with speech against the others",
-    "speech_touched": "share of windows with speech that the gate lets be edited",
-    "other_missed": "share of windows without speech that are not edited in full",
-    "touched_at_most": "bound on the share of a new recording's speech that is edited, on average",
-    "touched": "share of speech that is edited, each speaker or recording held back once",
-    "fvu": "share of the frames' variance that the reconstruction leaves out",
-    "l0": "features that are active in a frame, on average",
-}
-"""what the figures in packs and SAEs are"""
 
 
 def pack_card(pack: SteeringPack, repository: Repository, licence: str, report: bool) -> str:
@@ -124,15 +108,6 @@ def from_pretrained_call(repository: Repository) -> str:
     return f'from_pretrained("{repository.name}"{revision})'
 
 
-def flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers in nested figures with their dotted names; what is no number is left out."""
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{above}{name}.")
-        elif isinstance(value, float | int) and not isinstance(value, bool):
-            yield f"{above}{name}", value
-
-
 def _front_matter(licence: str, model: str, tags: Sequence[str]) -> str:
     """YAML that the hub reads; strings as JSON, which YAML includes."""
     base = whisper_on_hub(model)
@@ -155,7 +130,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
     rows = list(flat(figures))
     if not rows:
         return "None are known."
-    known = [(name, f"{value:.4g}", DEFINITIONS.get(name.rpartition(".")[2], "")) for name, value in rows]
+    known = [(name, f"{value:.4g}", definition(name)) for name, value in rows]
     return _table(("figure", "value", "what it is"), known)
 
 

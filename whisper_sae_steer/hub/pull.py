@@ -12,10 +12,10 @@ from ..files import copy_file
 from ..models.registry import Entry, entries_for
 from ..models.repository import PREFIX, Repository, fetch
 from ..models.weights import resolve
+from ..reports.figures import flat
 from ..sae.formats import CONFIG_FILES, WEIGHT_FILES, load_sae
 from ..sae.pretrained import find_pretrained
 from ..steering.pack import PACK_FILE, read_pack, stored_digest
-from .card import flat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,15 @@ import torch
 from ..calibrate.calibration import calibrate
 from ..calibrate.config import CalibrationConfig
 from ..calibrate.recordings import check_recordings, listen
-from ..commands.common import add_model, add_sae, add_threads
+from ..commands.common import (
+    add_compute_type,
+    add_device,
+    add_model,
+    add_sae,
+    add_threads,
+    check_compute_type,
+    how_to_use,
+)
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
 from ..models.cache import cache_dir
@@ -43,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="open sets, fetched into the cache, besides the bundle: librispeech (340 MB), fleurs (ten"
              " languages, 0.6 GB), musan (noise and music, 11 GB); all three if none is named")  # fmt: skip
     add_sae(parser, "auto: the best one for this model, or else a new one; new: train one")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
-    add("--compute_type", default="default", help="CTranslate2's, for the figures")
+    add_device(parser)
+    add_compute_type(parser, "CTranslate2's, for the figures")
     add_threads(parser)
     add("--work", type=Path,
         help="folder for what is made on the way (default: in the cache, removed at the end)")  # fmt: skip
@@ -62,6 +70,7 @@ def main(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
+    check_compute_type(args.compute_type, args.device)
     recordings, warnings = _recordings(args)
     check_recordings(*recordings, CalibrationConfig(), has_base=False)
     weights = resolve(args.model)
@@ -86,7 +95,8 @@ def _make(args: argparse.Namespace) -> int:
         print(f"Not installed. The pack is {work / 'pack.safetensors'}, its report {work / 'pack.html'}.")
         return 1
     place = install(work / "pack.safetensors", work / "pack.html", weights)
-    print(_how_to_use(args.model, place, chosen.sae.config.tap))
+    print(f"Installed: {place}, report {place.with_suffix('.html')}. It is found by itself from now on:")
+    print(how_to_use(args.model, chosen.sae.config.tap))
     if args.work is None:
         shutil.rmtree(work)
     return 0
@@ -127,17 +137,3 @@ def _made(
     made = MadePack(found, judgement, result.report, autoencoder.describe(chosen), tuple(warnings))
     write_html(made, work / "pack.html")
     return made
-
-
-def _how_to_use(model: str, place: Path, tap: str) -> str:
-    lines = [
-        f"Installed: {place}, report {place.with_suffix('.html')}. It is found by itself from now on:",
-        f'  whisper_sae_steer.load_model("{model}").transcribe("AUDIO")',
-        f"  whisper-sae-steer transcribe AUDIO --model {model} --backend openai",
-    ]
-    if tap == autoencoder.TAP:  # CTranslate2 gives out nothing else
-        lines += [
-            f'  whisper_sae_steer.faster.WhisperModel("{model}").transcribe("AUDIO")',
-            f"  whisper-sae-steer transcribe AUDIO --model {model} --backend faster",
-        ]
-    return "\n".join(lines)

@@ -4,6 +4,8 @@ import argparse
 import os
 from dataclasses import replace
 
+from ..commands.common import check_compute_type
+from ..commands.extras import require
 from ..commands.fields import add_fields, from_fields
 from .config import ServeConfig
 
@@ -17,16 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; requests that run then are finished within the limit."""
-    import uvicorn
+    require("serve", "serve")
+    config = from_fields(args, ServeConfig)
+    if config.api_key is None:
+        config = replace(config, api_key=os.environ.get(KEY_VARIABLE))
+    check_compute_type(config.compute_type, config.device)
+    import uvicorn  # and all of torch: after the options
 
     from .app import create_app
     from .live import MESSAGE_BYTES
     from .logs import configure
     from .model import load_model
 
-    config = from_fields(args, ServeConfig)
-    if config.api_key is None:
-        config = replace(config, api_key=os.environ.get(KEY_VARIABLE))
     app = create_app(config, load_model(config))
     configure()
     uvicorn.run(

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from ..commands.fields import check_choices
+from ..commands.values import MOST_THREADS, ComputeType, Device
 from ..errors import ConfigError
+
+MAX_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -12,13 +16,13 @@ class ServeConfig:
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 for every network"""
     port: int = 8000
-    """TCP port"""
+    """TCP port; 0: any that is free"""
     model: str = "base"
     """name or path of a Whisper model"""
-    device: str = "auto"
-    """cpu, cuda, or auto: cuda if there is one"""
-    compute_type: str = "default"
-    """int8, float16, …"""
+    device: Device = "auto"
+    """where CTranslate2 runs; auto: cuda if there is one"""
+    compute_type: ComputeType = "default"
+    """CTranslate2's; default: that of the files, as far as the device can"""
     pack: str = "auto"
     """steering pack: a path, hub:owner/name, auto (installed or shipped) or none"""
     steer_alpha: float = 1.0
@@ -49,6 +53,9 @@ class ServeConfig:
     def __post_init__(self):
         from ..steering.operator import check_alpha  # brings torch: not for --help
 
+        check_choices(self)
+        if not 0 <= self.port <= MAX_PORT:
+            raise ConfigError(f"port must be from 0 to {MAX_PORT}, not {self.port}")
         for name in ("workers", "max_uploads", "max_upload_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -59,5 +66,7 @@ class ServeConfig:
         for name in ("max_queue", "cpu_threads", "shutdown_timeout"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, as {getattr(self, name)} is")
+        if self.cpu_threads > MOST_THREADS:
+            raise ConfigError(f"cpu_threads must be at most {MOST_THREADS}, not {self.cpu_threads}")
         if self.api_key is not None and not self.api_key.strip():
             raise ConfigError("an empty api_key would let nobody in; leave it out to let everybody in")

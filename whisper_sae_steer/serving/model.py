@@ -5,8 +5,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..commands.common import pack_named
-from ..errors import SteerError
+from ..commands.common import loading, pack_named
 from ..faster import WhisperModel
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from .config import ServeConfig
@@ -44,7 +43,7 @@ class ServedModel(WhisperModel):
 
 def load_model(config: ServeConfig) -> ServedModel:
     """The model that ``config`` names, warm. SteerError if it can't be had."""
-    try:
+    with loading(config.model, config.device):
         model = ServedModel(
             config.model,
             device=config.device,
@@ -53,11 +52,6 @@ def load_model(config: ServeConfig) -> ServedModel:
             num_workers=config.workers,
             pack=pack_named(config.pack),
         )
-    except SteerError:
-        raise
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SteerError(f"can't load {config.model} on {config.device}: {reason}") from error
     list(model.transcribe(np.zeros(1600, np.float32), language="en", temperature=0)[0])
     return model
 

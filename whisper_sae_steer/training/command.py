@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from ..audio.clips import KINDS
-from ..commands.common import add_model, add_threads
+from ..commands.common import add_device, add_model, add_threads
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_recordings, read_recordings
 from ..models.memory import keep_large_blocks
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--taps", nargs="+", metavar="TAP", help="encoder_output, block.N, or all (default: encoder_output)")
     add("--seeds", nargs="+", type=int, default=[0], help="train one SAE from each of these")
     add("--on_the_fly", action="store_true", help="encode while training; no activations on disk")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    add_device(parser)
     add_threads(parser)
     for options in (FrameRecipe, TrainConfig):
         add_fields(parser, options)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,25 @@ def test_command(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert clip.path.read_bytes() == (tmp_path / "again" / clip.key).read_bytes()
     assert cli.main([*line, "--out", str(out), "--seed", "1"]) == 2
     assert "choose another output folder" in capsys.readouterr().err
-    assert cli.main([*line, "--out", str(out), "--per_condition", "0"]) == 2
+
+
+def test_folders_and_files_are_taken_as_by_the_other_benches(manifest: Path, tmp_path: Path) -> None:
+    listed = read_manifest(manifest)
+    speech, sounds = ([clip for clip in listed if clip.kind == kind] for kind in ("speech", "nonspeech"))
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    for number, clip in enumerate(speech[:3]):
+        shutil.copy(clip.path, voices / f"{number}{clip.path.suffix}")
+        (voices / f"{number}.txt").write_text(clip.text)
+    out = tmp_path / "out"
+    named = [str(voices), f"sound={sounds[0].path}", "--language", "en"]
+    line = ["bench", "hard", *named, "--conditions", "clean", "snr5", "--out", str(out)]
+    assert cli.main(line) == 0
+    made = read_manifest(out / "manifest.tsv")
+    assert [(clip.kind, clip.class_) for clip in made] == [("speech", "clean")] * 3 + [("speech", "snr5")] * 3
+    assert {(clip.text, clip.language) for clip in made} == {(clip.text.strip(), "en") for clip in speech[:3]}
+    assert cli.main(line) == 0
+    assert cli.main([*line[:3], *line[4:]]) == 2
 
 
 def test_gaps_are_marked_where_they_fall_among_the_words(manifest: Path, tmp_path: Path) -> None:

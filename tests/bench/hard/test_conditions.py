@@ -50,7 +50,7 @@ def test_what_a_manifest_lacks(manifest: Path) -> None:
     clips = read_manifest(manifest)
     few = [clip for clip in clips if clip.kind != "music" and clip.group not in ("s0", "s1")]
     given = material(few)
-    with pytest.raises(ManifestError, match="no music in the manifest; leave it out"):
+    with pytest.raises(ManifestError, match="no music among the recordings; leave it out"):
         jobs("music0", given, 1)[0].make()
     with pytest.raises(ManifestError, match="no 9 speakers"):
         jobs("babble0", given, 1)[0].make()

@@ -3,10 +3,8 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from ...audio.clips import KINDS
-from ...commands.common import add_model
+from ...commands.common import add_device, add_model
 from ...commands.recordings import add_recordings, read_recordings
 from ...models.weights import resolve
 from ...sae.formats import load_sae
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--sae", nargs="+", default=[], metavar="[NAME=]PATH", help="SAEs whose features are wanted")
     add("--out", type=Path, required=True, help="folder of the store")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:N")
+    add_device(parser)
 
 
 def main(args: argparse.Namespace) -> int:

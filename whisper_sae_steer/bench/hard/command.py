@@ -1,6 +1,7 @@
 """The command `bench hard`: renders hard cases into a folder that the other benches read."""
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,66 +9,63 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...audio.clips import MANIFEST_COLUMNS, read_manifest
+from ...audio.clips import MANIFEST_COLUMNS, NONSPEECH_KINDS, Clip
 from ...audio.units import SAMPLE_RATE
 from ...audio.writing import write_flac
+from ...commands.recordings import add_recordings, read_recordings
+from ...commands.values import whole
 from ...errors import ManifestError
 from ...files import write_text
-from ...models.cache import file_sha256
 from .conditions import CONDITIONS, Job, jobs
 from .material import HardRecording, material
 
+HARD_KINDS = ("speech", *NONSPEECH_KINDS)
 COLUMNS = (*MANIFEST_COLUMNS, "gaps")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that :func:`main` reads."""
     add = parser.add_argument
-    add("manifest", type=Path, help="tab-separated list of clean speech, noise and music")
-    add("--split", help="only clips of this split of the manifest")
-    add("--language", help="only speech in this language")
+    add_recordings(parser, "clean speech (the default; transcripts beside it as .txt), sound and music")
+    add("--language", help="only speech in this language, which is that of folders and files")
     add("--conditions", nargs="+", choices=CONDITIONS, metavar="NAME",
         help="%(choices)s; default: all")  # fmt: skip
-    add("--per_condition", type=int, default=50, metavar="N",
+    add("--per_condition", type=whole(1), default=50, metavar="N",
         help="at most N recordings of each; of those that last minutes at most 20, of `long` 2")  # fmt: skip
-    add("--seed", type=int, default=0)
+    add("--seed", type=whole(0), default=0)
     add("--out", type=Path, required=True, help="folder for the audio and its manifest.tsv")
 
 
 def main(args: argparse.Namespace) -> int:
     """Render what is missing; the exit status is 130 after Ctrl-C, and the same command goes on."""
-    if args.per_condition < 1:
-        raise ManifestError(f"--per_condition must be at least 1, not {args.per_condition}")
-    given = material(read_manifest(args.manifest, args.split), args.language, args.seed)
+    clips = read_recordings(args, HARD_KINDS, args.language)
+    given = material(clips, args.language, args.seed)
     names = dict.fromkeys(args.conditions or CONDITIONS)
     todo = [job for name in names for job in jobs(name, given, args.per_condition)]
     try:
-        _claim(args)
+        _claim(args, clips)
         _render(args.out, todo, args.split or "all")
     except OSError as error:
         raise ManifestError(f"can't write hard cases to {args.out}: {error.strerror}") from error
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {args.out}", file=sys.stderr)
         return 130
-    print(f"{args.out / 'manifest.tsv'}: ready for `bench wer --manifest` and `bench fpr --manifest`")
+    print(f"{args.out / 'manifest.tsv'}: ready for `bench wer` and `bench fpr`")
     return 0
 
 
-def _claim(args: argparse.Namespace) -> None:
+def _claim(args: argparse.Namespace, clips: Sequence[Clip]) -> None:
     """Write down what the folder's recordings are made from; refuse a folder of other ones."""
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "hard.json"
-    ours = {
-        "manifest": file_sha256(args.manifest),
-        "split": args.split,
-        "language": args.language,
-        "seed": args.seed,
-    }
+    listed = "".join(f"{clip.key}\t{clip.kind}\t{clip.class_}\t{clip.text}\n" for clip in clips)
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    ours = {"clips": digest, "split": args.split, "language": args.language, "seed": args.seed}
     if not path.exists():
         write_text(path, json.dumps(ours, indent=1) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != ours:
         raise ManifestError(
-            f"{path} tells of another manifest, split, language or seed: choose another output folder"
+            f"{path} tells of other recordings, another split, language or seed: choose another output folder"
         )
 
 

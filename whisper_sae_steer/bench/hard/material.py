@@ -141,5 +141,7 @@ def peak(audio: NDArray[np.floating]) -> float:
 
 
 def lacking(condition: str, what: str) -> ManifestError:
-    """What to raise when the manifest has not enough for a condition."""
-    return ManifestError(f"condition {condition}: no {what} in the manifest; leave it out with --conditions")
+    """What to raise when the recordings are not enough for a condition."""
+    return ManifestError(
+        f"condition {condition}: no {what} among the recordings; leave it out with --conditions"
+    )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...audio.clips import KINDS, NONSPEECH_KINDS, Clip, read_clips, select
-from ...commands.common import add_model, add_pack, add_threads
+from ...commands.common import add_compute_type, add_model, add_pack, add_threads, check_compute_type
 from ...commands.recordings import add_both_kinds, language_of_files
+from ...commands.values import device_or_auto
 from ...errors import ManifestError
 from ...files import write_atomically
 from ..command import machine
@@ -30,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="say what the peers are, and do nothing else")
     add("--out", type=Path, default=Path("peers"), help="folder for the rows and the reports")
     add_model(parser)
-    add("--compute_type", default="default", help="CTranslate2's, for the faster back end")
-    add("--device", default="auto", help="auto, cpu or cuda")
+    add_compute_type(parser, "CTranslate2's, for the faster back end")
+    add("--device", type=device_or_auto, default="auto", help="auto, cpu or cuda")
     add_threads(parser)
     add_pack(parser, may_be_none=False)
     add("--packs", type=Path, help="folder of the packs that `python -m benchmarks.peers.packs` makes")
@@ -44,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         _list(chosen, lacking)
         return 0
+    check_compute_type(args.compute_type, args.device)
     clips = _clips(args)
     for name, reason in lacking.items():
         print(f"left out: {name} {reason}", file=sys.stderr)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import inspect
+import os
 import pickle
 import warnings
 import weakref
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from whisper.decoding import DecodingResult
 
+from tests.support.encoded_audio import encoded
 from tests.support.real_models import (
     SAMPLES,
     SHUT,
@@ -34,7 +36,8 @@ from tests.support.real_models import (
     weights,
 )
 from tests.support.small_whisper import small_whisper
-from whisper_sae_steer.errors import AlphaError, AudioError, PackError, RiskError
+from whisper_sae_steer.audio.writing import write_flac
+from whisper_sae_steer.errors import AlphaError, AudioError, AudioWarning, PackError, RiskError
 from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.openai import SteeredWhisper, load_model
 from whisper_sae_steer.reports import metrics
@@ -361,6 +364,45 @@ def test_bad_audio_is_refused_before_any_encode(audio: Any):
     with pytest.raises(AudioError):
         model.transcribe(audio)
     assert watch.strengths == []
+
+
+def place_ffmpeg(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let the ffmpeg program that is found be a shell script."""
+    program = folder / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_files_are_read_by_the_ffmpeg_program_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = steered("tiny.en")
+    spoken = np.round(SPEECH * 32768).astype("<i2")
+    (tmp_path / "spoken").write_bytes(spoken.tobytes())
+    place_ffmpeg(tmp_path, monkeypatch, f"cat {tmp_path}/spoken")
+    write_flac(tmp_path / "silence.flac", np.zeros(16_000, np.float32))
+    read = model.transcribe(tmp_path / "silence.flac", **QUICK)
+    assert read["text"] == model.transcribe(spoken / np.float32(32768), **QUICK)["text"] != ""
+
+
+def test_what_the_ffmpeg_program_cannot_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = SteeredWhisper.wrap(small_whisper().float(), None)
+    place_ffmpeg(tmp_path, monkeypatch, "echo version 7 >&2; echo out of luck >&2; exit 1")
+    with pytest.raises(AudioError, match=r"speech.ogg can't be decoded as audio: out of luck$"):
+        model.transcribe(SAMPLES / "speech.ogg")
+    (tmp_path / "live.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5.0,\na.wav\n")
+    with pytest.raises(AudioError, match="playlists are not read"):
+        model.transcribe(tmp_path / "live.m3u8")
+
+
+def test_what_the_ffmpeg_program_leaves_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = SteeredWhisper.wrap(small_whisper().float(), None)
+    whole = encoded(tmp_path / "a.mp3", "libmp3lame", 16_000, "mono", seconds=3)
+    (tmp_path / "a.mp3").write_bytes(whole[:5000] + bytes(1000) + whole[6000:])
+    place_ffmpeg(tmp_path, monkeypatch, "head -c 32000 /dev/zero")
+    with pytest.warns(AudioWarning, match=r"a\.mp3 is damaged"):
+        model.transcribe(tmp_path / "a.mp3", **QUICK)
 
 
 def test_audio_may_be_a_path_a_file_an_array_or_a_tensor():

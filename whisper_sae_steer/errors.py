@@ -6,7 +6,11 @@ class SteerError(Exception):
 
 
 class AudioError(SteerError, ValueError):
-    """Audio that is missing, empty, undecodable, not finite or of the wrong shape or dtype."""
+    """Audio that is missing, empty, undecodable, not finite, far too loud or of the wrong shape or dtype."""
+
+
+class AudioWarning(UserWarning):
+    """Audio of which parts could not be decoded; the rest is read."""
 
 
 class WeightsError(SteerError, RuntimeError):

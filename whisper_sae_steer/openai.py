@@ -1,5 +1,7 @@
 """openai-whisper with steering: ``load_model(name).transcribe(audio, steer_alpha=1.0)``."""
 
+import os
+import shutil
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from .audio.reading import load_audio
+from .audio.reading import check_file, load_audio
 from .audio.units import (
     MEL_FRAME_SECONDS,
     MEL_FRAMES_PER_ENCODER_FRAME,
@@ -26,6 +28,7 @@ from .audio.units import (
     WINDOW_FRAMES,
     WINDOW_SAMPLES,
 )
+from .errors import AudioError
 from .models.convert import load_torch
 from .models.rules import SilenceRule
 from .models.taps import block_index
@@ -114,10 +117,11 @@ class SteeredWhisper(Whisper):
     ) -> dict[str, Any]:
         """``whisper.transcribe`` with steering; all its options and its result.
 
-        ``audio`` is a path or float32 samples [n] at 16 kHz. ``steer_alpha``, from 0 to 100: 1.0 is the
-        calibrated strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends
-        them before a long gap, as the gate hears it. The language is detected from the window as it is
-        unless ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
+        ``audio`` is a path or float32 samples [n] at 16 kHz. Files are read by the ffmpeg program, as whisper
+        does, where it is on the PATH; without it too. ``steer_alpha``, from 0 to 100: 1.0 is the calibrated
+        strength, 0 exactly the plain library. ``skip_gaps`` starts windows at speech and ends them before
+        a long gap, as the gate hears it. The language is detected from the window as it is unless
+        ``steer_language_detection``. Segments gain ``speech_prob`` and ``hallucination_risk``
         (0…1) when steered, and words their risk (``docs/risk.md``); from α = 1 on ``no_speech_prob`` is 1
         in windows in which nobody speaks. ``filter_risk`` leaves out words of that risk and more, or segments
         where words have no times; they are in ``result["filtered"]``.
@@ -126,7 +130,7 @@ class SteeredWhisper(Whisper):
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
         steers = bool(steering.alpha) and self.steerer is not None
         check_filter_risk(filter_risk, steers)
-        samples = load_audio(audio)
+        samples = _samples_of(audio)
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
         call = _Transcription(
             steering,
@@ -331,6 +335,18 @@ class _DecodedWindow(NamedTuple):
 
     result: DecodingResult
     cut: WindowCut | None
+
+
+def _samples_of(audio: AudioSource) -> NDArray[np.float32]:
+    """Samples [n]; of a file by the ffmpeg program where there is one, as whisper reads it. AudioError."""
+    if not isinstance(audio, str | os.PathLike) or shutil.which("ffmpeg") is None:
+        return load_audio(audio)
+    check_file(audio)  # whisper's own reading doesn't tell what it leaves out, and waits on a live playlist
+    try:
+        return load_audio(whisper.audio.load_audio(os.fspath(audio)))
+    except RuntimeError as error:
+        reason = str(error).strip().rpartition("\n")[2]
+        raise AudioError(f"{audio} can't be decoded as audio: {reason}") from None
 
 
 def _filtered(result: dict[str, Any], threshold: float) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def silent_video() -> bytes:
         (wav(0), 400),
         (float_wav([0.1, float("nan")]), 400),
         (float_wav([0.1, float("inf")]), 400),
+        (float_wav([0.1, 32768.0]), 400),
         (b"Dear server, this is text. " * 100, 415),
         (b"\x89PNG\r\n\x1a\n" + bytes(1000), 415),
         (b"PK\x03\x04" + bytes(1000), 415),
@@ -106,7 +107,7 @@ def silent_video() -> bytes:
         (wav(1)[:20], 415),
         (silent_video(), 415),
     ],
-    ids=["empty", "no samples", "nan", "inf", "text", "png", "zip", "random", "cut", "silent video"],
+    ids=["empty", "no samples", "nan", "inf", "loud", "text", "png", "zip", "random", "cut", "silent video"],
 )
 def test_what_is_no_audio_is_refused(server: Serving, file: bytes, status: int) -> None:
     code = "unsupported_media" if status == 415 else "invalid_audio"

@@ -157,6 +157,7 @@ def test_bad_options_are_refused(server: Serving, message: str | bytes, code: in
         ({}, b"\0" * 3, 1007, "3 bytes"),
         ({"format": "float32"}, b"\0" * 6, 1007, "6 bytes"),
         ({"format": "float32"}, np.array([np.nan], "<f4").tobytes(), 1007, "NaN"),
+        ({"format": "float32"}, np.array([32768], "<f4").tobytes(), 1007, "by 32768"),
         ({}, '{"type": "stop"}', 1003, "end"),
         ({}, "no json", 1007, "JSON"),
         ({}, b"\0" * (2**20 + 2), 1009, "1048576"),

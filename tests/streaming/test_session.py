@@ -256,6 +256,7 @@ def test_a_chunk_may_be_of_any_length_and_is_copied(model: WhisperModel):
         (np.zeros(10, np.int16), "int16"),
         (np.zeros((2, 10), np.float32), "shape"),
         (np.array([0, np.nan], np.float32), "NaN"),
+        (np.array([0, 32767], np.float32), "within ±1"),
         ([0.0, 0.1], "array"),
     ],
 )

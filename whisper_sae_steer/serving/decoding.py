@@ -6,25 +6,40 @@ decoded.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import av
 import av.error
 import numpy as np
-from av.audio import AudioStream
-from av.audio.frame import AudioFrame
+import structlog
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from ..audio.reading import joined, resampled, up_to_damage
+from ..audio.reading import AudioTrack, joined, resampled
 from ..audio.units import SAMPLE_RATE
+from ..errors import AudioError
 from .config import ServeConfig
 from .engine import checkpoint
 from .errors import ApiError
 
 FORMATS = (
-    *("3g2", "3gp", "aac", "aiff", "amr", "asf", "caf", "flac", "m4a", "matroska", "mj2", "mov"),
+    *(
+        "3g2",
+        "3gp",
+        "aac",
+        "ac3",
+        "aiff",
+        "amr",
+        "asf",
+        "caf",
+        "eac3",
+        "flac",
+        "m4a",
+        "matroska",
+        "mj2",
+        "mov",
+    ),
     *("mp3", "mp4", "mpeg", "mpegts", "ogg", "w64", "wav", "webm"),
 )
 """FFmpeg's names of containers that hold their audio themselves"""
@@ -39,12 +54,19 @@ OPTIONS = {
     "protocol_whitelist": "none",
 }
 
+log = structlog.get_logger()
+
 
 def decode(file: BinaryIO, config: ServeConfig) -> NDArray[np.float32]:
-    """Mono 16 kHz samples [n]; ApiError 415 (no audio), 400 (damaged, empty, not finite), 413 (too long)."""
+    """Mono 16 kHz samples [n] of the default audio track; what of it can't be decoded is left out and logged.
+
+    ApiError 415 (no audio), 400 (empty, not finite, far too loud), 413 (too long).
+    """
     try:
         with av.open(file, "r", metadata_errors="ignore", options=OPTIONS, io_open=_refuse) as container:
             samples = joined(_blocks(container, config))
+    except AudioError as error:
+        raise ApiError(400, str(error), "invalid_audio", "file") from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _unsupported(f"the file is not audio in a known format: {reason}") from None
@@ -54,40 +76,36 @@ def decode(file: BinaryIO, config: ServeConfig) -> NDArray[np.float32]:
 
 
 def _blocks(container: InputContainer, config: ServeConfig) -> Iterator[NDArray[np.int16]]:
-    """Samples of the first audio stream, in blocks, as long as they are within the limits."""
-    if not container.streams.audio:
-        raise _unsupported("the file has no audio stream")
+    """Samples in blocks, as long as they are within the limits."""
+    try:
+        track = AudioTrack(container, "the file", _limit(config))
+    except AudioError as error:
+        raise _unsupported(str(error)) from None
     if (container.duration or 0) / av.time_base > config.max_audio_seconds:
         raise _too_long(config)
-    stream = container.streams.audio[0]
-    if stream.codec_context.name not in CODECS:
-        raise _unsupported(f"{stream.codec_context.name} is no codec known here")
+    if track.codec not in CODECS:
+        raise _unsupported(f"{track.codec} is no codec known here")
     samples = 0
-    for block in resampled(_within_time(_finite(container, stream), config)):
+    for block in resampled(iter(track)):
         samples += len(block)
         if samples > SAMPLE_RATE * config.max_audio_seconds:
             raise _too_long(config)
         yield block
+    if track.lost_seconds:
+        log.warning("damaged audio", lost_seconds=round(track.lost_seconds, 2))
 
 
-def _finite(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """The stream's frames; ApiError for one that holds NaN or infinity."""
-    is_float = stream.codec_context.name.startswith("pcm_f")
-    for frame in up_to_damage(container.decode(stream)):
-        if is_float and not np.isfinite(frame.to_ndarray()).all():
-            raise ApiError(400, "the audio contains NaN or infinite samples", "invalid_audio", "file")
-        yield frame
-
-
-def _within_time(frames: Iterator[AudioFrame], config: ServeConfig) -> Iterator[AudioFrame]:
-    """Frames as long as decoding them takes no longer than it may and somebody waits for it."""
+def _limit(config: ServeConfig) -> Callable[[], None]:
+    """Raises, when called, once decoding takes longer than it may or nobody waits for it."""
     deadline = time.monotonic() + config.decode_timeout
-    for frame in frames:
+
+    def check() -> None:
         if time.monotonic() > deadline:
             limit = f"{config.decode_timeout:g} s"
             raise ApiError(413, f"the audio takes longer than {limit} to decode", "audio_too_slow", "file")
         checkpoint()
-        yield frame
+
+    return check
 
 
 def _refuse(url: str, *_: Any) -> Any:

@@ -17,8 +17,9 @@ from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect, WebSocke
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..audio.reading import check_samples
 from ..audio.units import SAMPLE_RATE
-from ..errors import SteerError
+from ..errors import AudioError, SteerError
 from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .engine import ServingEngine
@@ -271,8 +272,10 @@ def _samples(message: bytes, options: LiveOptions) -> NDArray[np.float32]:
     samples = np.frombuffer(message, kind).astype(np.float32)
     if options.format == "pcm16":
         samples /= 32768
-    elif not np.isfinite(samples).all():
-        raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "the audio has NaN or infinite samples")
+    try:
+        check_samples(samples, "the audio")
+    except AudioError as error:
+        raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, str(error)) from None
     return samples
 
 

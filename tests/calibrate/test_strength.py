@@ -156,8 +156,10 @@ def test_inside_the_encoder_the_judge_hears_what_torch_makes_of_the_edit(model: 
 def test_without_speech_no_word_error_is_claimed(
     model: Any, windows: list[CalibrationWindow], tmp_path: Path
 ):
-    judge = Judge(model, windows[:1], tmp_path / "decoded.json")
-    assert judge.point(vector_pack("tiny.en"), 0.0)[4:] == (None, None)
+    wordless = replace(windows[2], reference="(laughs)")
+    for number, speech in enumerate(([], [wordless])):
+        judge = Judge(model, [*windows[:1], *speech], tmp_path / f"decoded{number}.json")
+        assert judge.point(vector_pack("tiny.en"), 0.0)[4:] == (None, None)
 
 
 def test_a_judge_needs_recordings_without_speech(windows: list[CalibrationWindow], tmp_path: Path):

@@ -173,14 +173,14 @@ class Judge:
         return decoded
 
     def _wer(self, decoded: dict[str, RawWindow]) -> tuple[float | None, float | None]:
-        if not self.speech:
-            return None, None
         now, before = (
             metrics.total(
                 [errors for w in self.speech if (errors := self._errors(w, texts[w.key]["text"])) is not None]
             )
             for texts in (decoded, self.unsteered)
         )
+        if not before.words:  # no speech, or none with words in it
+            return None, None
         return now.rate, now.rate - before.rate
 
     def _errors(self, window: CalibrationWindow, text: str) -> metrics.WordErrors | None:

@@ -59,9 +59,14 @@ def read_options(form: FormData, engine: ServingEngine, task: Task) -> RequestOp
         raise ApiError(400, message, "model_not_found", "model")
     _check_together(options, granularities=bool(granularities))
     language = _language(options.language, engine)
+    check_task(task, engine)
+    return options.model_copy(update={"language": language})
+
+
+def check_task(task: Task, engine: ServingEngine) -> None:
+    """ApiError 400 where the model can't do it."""
     if task == "translate" and not engine.is_multilingual:
         raise ApiError(400, f"{engine.name} knows English only and can't translate", None, "model")
-    return options.model_copy(update={"language": language})
 
 
 def _check_together(options: RequestOptions, granularities: bool) -> None:

@@ -27,6 +27,7 @@ from tests.support.serving_parts import (
     until,
     wav,
 )
+from whisper_sae_steer.serving import uploads
 from whisper_sae_steer.serving.config import ServeConfig
 
 MB = 2**20
@@ -260,6 +261,16 @@ def test_a_slow_client_is_408_and_holds_up_nobody(server: Serving) -> None:
             pass  # until the server closes the connection
 
 
+def test_an_upload_that_stalls_is_408_long_before_the_whole_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "STALL_SECONDS", 0.2)
+    config = ServeConfig(model="some-model", max_uploads=1, upload_timeout=60)
+    head, body = multipart(wav(5))
+    with serving(config, ModelAsTold()) as server, open_request(server, head, body[:1000]) as stalled:
+        until(lambda: server.app.state.engine.uploads.taken == 1)
+        assert status_of(stalled) == 408
+        assert post(server).status_code == 200
+
+
 def test_a_client_that_goes_while_it_sends_leaves_nothing(server: Serving) -> None:
     head, body = multipart(wav(5))
     connection = open_request(server, head, body[:1000])
@@ -319,6 +330,7 @@ def test_uploads_at_once_are_bounded(server: Serving) -> None:
     sending = [open_request(server, head, body[:1000]) for _ in range(CONFIG.max_uploads)]
     until(lambda: server.app.state.engine.uploads.taken == CONFIG.max_uploads)
     assert refusal(post(server)) == (429, "server_busy", None)
+    assert http.get(server.url + "/health/ready").status_code == 503
     for connection in sending:
         connection.close()
     until(lambda: server.app.state.engine.uploads.taken == 0)

@@ -12,13 +12,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 
 from tests.support.real_models import sample
-from tests.support.serving_parts import TRANSCRIBE, http, until
+from tests.support.serving_parts import TRANSCRIBE, ModelAsTold, http, until
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.errors import ConfigError
+from whisper_sae_steer.serving import logs, model
 from whisper_sae_steer.serving.config import ServeConfig
+from whisper_sae_steer.serving.connections import PunctualProtocol
 
 SERVE = [sys.executable, "-m", "whisper_sae_steer", "serve"]
 
@@ -67,6 +70,15 @@ def test_sigterm_lets_a_running_request_finish_and_logs_are_json(tmp_path: Path)
     assert len(requests[-1]["request_id"]) == 32
     for private in ("my-private", "train", "secret-key"):
         assert private not in log.read_text()
+
+
+def test_the_server_that_is_started_waits_for_no_head_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: dict[str, Any] = {}
+    monkeypatch.setattr(model, "load_model", lambda _: ModelAsTold())
+    monkeypatch.setattr(logs, "configure", lambda: None)
+    monkeypatch.setattr(uvicorn, "run", lambda _, **options: started.update(options))
+    assert main(["serve", "--model", "some-model"]) == 0
+    assert started["http"] is PunctualProtocol
 
 
 @pytest.mark.parametrize(

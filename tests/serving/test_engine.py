@@ -48,6 +48,16 @@ def test_jobs_beyond_the_queue_are_refused_and_its_length_is_shown() -> None:
     assert (value("whisper_queue_length"), value("whisper_running")) == (0, 0)
 
 
+def test_there_is_no_room_while_uploads_hold_all_slots() -> None:
+    engine = an_engine(max_uploads=2)
+    assert engine.uploads.take()
+    assert engine.has_room
+    assert engine.uploads.take()
+    assert not engine.has_room
+    engine.uploads.give_back()
+    assert engine.has_room
+
+
 def test_the_wait_that_is_named_grows_with_queue_and_work() -> None:
     engine, go = an_engine(workers=1, max_queue=9), threading.Event()
 

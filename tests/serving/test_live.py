@@ -1,8 +1,9 @@
 """Live sessions over a WebSocket, and what a client may get wrong."""
 
 import json
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,8 @@ def test_sessions_share_the_model(server: Serving):
         ('{"steer_alpha": -1}', 1007, "steer_alpha"),
         ('{"format": "mp3"}', 1007, "format"),
         ('{"language": "de"}', 1007, "'de'"),  # an English-only model
+        ('{"task": "translate"}', 1007, "knows English only"),
+        (json.dumps({"language": "é" * 200}), 1007, "é"),  # a reason has room for 123 bytes
         ('{"min_chunk": 0}', 1007, "min_chunk"),
         ('{"alpha": 1}', 1007, "alpha"),  # HTTP's name for it holds here, too
     ],
@@ -186,6 +189,17 @@ def test_a_client_that_says_nothing_is_let_go(server: Serving, monkeypatch: pyte
         assert refused(connection) == (1008, "nothing came for 0.2 s")
 
 
+def test_empty_messages_keep_no_session_alive(server: Serving, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live, "IDLE_SECONDS", 0.3)
+    with session(server, {}) as connection:
+        answer, deadline = None, time.monotonic() + 3
+        while answer is None and time.monotonic() < deadline:
+            connection.send(b"")
+            with suppress(TimeoutError):
+                answer = connection.recv(timeout=0.05)
+    assert answer == '{"type": "error", "message": "nothing came for 0.3 s"}'
+
+
 def test_a_client_that_hangs_up_leaves_nothing_behind(server: Serving):
     engine: ServingEngine = server.app.state.engine
     with session(server, {}) as connection:
@@ -217,8 +231,25 @@ def test_a_session_waits_for_a_worker_but_not_for_ever(server: Serving, monkeypa
             engine._jobs.taken = 0
 
 
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1", "https://127.0.0.1:1", "null"])
+def test_pages_of_other_sites_are_refused(server: Serving, origin: Any):
+    with session(server, origin=origin) as connection:
+        code, why = refused(connection)
+    assert code == 1008
+    assert "other sites" in why
+
+
+def test_pages_of_the_server_itself_are_not(server: Serving):
+    origin: Any = server.url
+    with session(server, {}, origin=origin):
+        pass
+
+
 def test_the_key_is_asked_for():
     with serving(ServeConfig(api_key="sesame")) as server:
+        elsewhere: Any = "http://a-page.example"
+        with session(server, {}, origin=elsewhere, additional_headers={"Authorization": "Bearer sesame"}):
+            pass
         with pytest.raises(InvalidStatus, match="403"), session(server, {}):
             pass
         with session(server, {}, additional_headers={"Authorization": "Bearer sesame"}):

@@ -89,6 +89,39 @@ def test_verbose_json_has_words_and_what_the_gate_says(client: openai.OpenAI, wi
     ]
 
 
+@pytest.mark.parametrize("words", [False, True])
+def test_what_filter_risk_leaves_out_is_beside_the_transcript(
+    client: openai.OpenAI, heard: list[Any], with_words: list[Any], words: bool
+) -> None:
+    if words:
+        risks = [word.hallucination_risk for segment in with_words for word in segment.words]
+    else:
+        risks = [segment.hallucination_risk for segment in heard]
+    asked: dict[str, Any] = {"file": speech(), "model": "tiny.en", "response_format": "verbose_json"}
+    if words:
+        asked["timestamp_granularities"] = ["word", "segment"]
+    risk = max(risks)
+    answer = client.audio.transcriptions.create(**asked, extra_body={"filter_risk": risk}).to_dict()
+    left_out: Any = answer["filtered"]
+    assert max(segment["hallucination_risk"] for segment in left_out) == pytest.approx(risk, abs=1e-4)
+    whole = text_of(with_words if words else heard).split()
+    assert sorted(f"{answer['text']} {' '.join(s['text'] for s in left_out)}".split()) == sorted(whole)
+    assert len(left_out) == 1
+    assert len(left_out[0]["text"].split()) == (1 if words else len(whole))
+    asked["file"] = speech()
+    answer = client.audio.transcriptions.create(**asked, extra_body={"filter_risk": 1}).to_dict()
+    assert (answer["text"], answer["filtered"]) == (text_of(with_words if words else heard), [])
+
+
+def test_a_stream_ends_with_what_filter_risk_has_left_out(client: openai.OpenAI, heard: list[Any]) -> None:
+    events = client.audio.transcriptions.create(
+        file=speech(), model="tiny.en", stream=True, extra_body={"filter_risk": 1e-9}
+    )
+    (done,) = [event.to_dict() for event in events]
+    filtered: Any = done["filtered"]
+    assert (done["text"], [s["text"] for s in filtered]) == ("", [s.text for s in heard])
+
+
 def test_alpha_0_neither_steers_nor_labels(client: openai.OpenAI) -> None:
     expected = list(tiny().transcribe(sample("speech"), language="en", steer_alpha=0)[0])
     answer = client.audio.transcriptions.create(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.real_models import sample, truth
 from tests.support.serving_parts import ModelAsTold, Serving, serving, tiny, until, wav
+from whisper_sae_steer.faster import Word
 from whisper_sae_steer.serving.config import ServeConfig
 
 api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
@@ -132,6 +133,26 @@ def test_a_file_is_shown_and_transcribed_both_ways(shown: Any):
     expect(shown.locator("#name")).to_contain_text("noise and speech.wav")
     for part in ("--wave", "--speech", "--risk", "--head", "--high", "--low"):
         assert painted(shown, part) > 50, part
+
+
+@in_browser
+def test_words_that_may_be_made_up_are_underlined(browser: Any, recording: Path):
+    risks = {" The": 0.01, " blue": 0.93, " boxes,": 0.3, " The ": 0.02}
+    words = [Word(i, i + 1.0, word, 0.9, risk) for i, (word, risk) in enumerate(risks.items())]
+    segment = SimpleNamespace(start=0.0, end=4.0, text="".join(risks), words=words, hallucination_risk=0.3)
+    model = ModelAsTold()
+    with pytest.MonkeyPatch.context() as patch, serving(ServeConfig(), model) as server:
+        patch.setattr(model, "_segments", lambda _: iter([segment]))
+        with opened(browser, server) as page:
+            page.set_input_files("#file", recording)
+            done(page)
+            marked = page.locator("#steered .words u")
+            assert marked.all_inner_texts() == ["blue", "boxes,"]
+            expect(marked.first).to_have_class("high")
+            expect(marked.first).to_have_attribute("title", "93% likely made up")
+            expect(marked.last).to_have_class("middle")
+            expect(page.locator("#steered .words")).to_have_text("The blue boxes, The")
+            assert model.calls[0]["word_timestamps"] != model.calls[1]["word_timestamps"]
 
 
 @in_browser

@@ -46,6 +46,7 @@ def test_fields_reach_the_model(server: Serving, model: ModelAsTold) -> None:
         "word_timestamps": True,
         "steer_alpha": 2.0,
         "skip_gaps": False,
+        "filter_risk": None,
     }
 
 
@@ -60,6 +61,7 @@ def test_left_out_or_empty_fields_are_the_defaults(server: Serving, model: Model
         "word_timestamps": False,
         "steer_alpha": 0.5,
         "skip_gaps": True,
+        "filter_risk": None,
     }
 
 
@@ -85,6 +87,11 @@ def test_translations_translate(server: Serving, model: ModelAsTold) -> None:
         ({"steer_alpha": "nan"}, "invalid_value", "steer_alpha"),
         ({"steer_alpha": "-1"}, "invalid_value", "steer_alpha"),
         ({"skip_gaps": "perhaps"}, "invalid_value", "skip_gaps"),
+        ({"filter_risk": "high"}, "invalid_value", "filter_risk"),
+        ({"filter_risk": "0"}, "invalid_value", "filter_risk"),
+        ({"filter_risk": "1.1"}, "invalid_value", "filter_risk"),
+        ({"filter_risk": "nan"}, "invalid_value", "filter_risk"),
+        ({"filter_risk": "0.5"}, "invalid_value", "filter_risk"),  # nothing is steered, so nothing tells it
         ({"stream": "maybe"}, "invalid_value", "stream"),
         ({"stream": "true", "response_format": "srt"}, "invalid_value", "stream"),
         ({"timestamp_granularities[]": "word"}, "invalid_value", "timestamp_granularities[]"),

@@ -45,10 +45,23 @@ def test_the_key_is_asked_for_before_the_upload_is_read(server: Serving) -> None
     assert response.status_code == 401
 
 
-def test_models_need_the_key_and_health_does_not(server: Serving) -> None:
-    assert http.get(server.url + "/v1/models").status_code == 401
-    assert http.get(server.url + "/health").status_code == 200
-    assert http.get(server.url + "/metrics").status_code == 200
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/openapi.json"])
+def test_what_tells_of_the_server_needs_the_key(server: Serving, path: str) -> None:
+    assert refusal(http.get(server.url + path)) == (401, "invalid_api_key", None)
+    known = http.get(server.url + path, headers=[(b"authorization", f"Bearer {KEY}".encode())])
+    assert known.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/health/ready"])
+def test_the_page_and_health_do_not(server: Serving, path: str) -> None:
+    assert http.get(server.url + path).status_code == 200
+
+
+def test_without_a_key_the_schema_is_open_and_no_page_loads_anything_from_elsewhere() -> None:
+    client = TestClient(create_app(ServeConfig(model="some-model"), ModelAsTold()))  # type: ignore[arg-type]
+    assert TRANSCRIBE in client.get("/openapi.json").json()["paths"]
+    for path in ("/docs", "/redoc"):
+        assert client.get(path).status_code == 404
 
 
 def test_web_sockets_need_it_too() -> None:

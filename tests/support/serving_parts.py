@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from whisper_sae_steer.serving.app import create_app
 from whisper_sae_steer.serving.config import ServeConfig
+from whisper_sae_steer.serving.connections import PunctualProtocol
 from whisper_sae_steer.serving.decoding import decode
 from whisper_sae_steer.serving.model import ServedModel, load_model
 
@@ -47,9 +48,8 @@ def tiny() -> ServedModel:
 def serving(config: ServeConfig, model: Any = None) -> Generator[Serving]:
     """The server in a thread, with tiny.en or another model."""
     app = create_app(config, cast(ServedModel, model) if model is not None else tiny())
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3)
-    )
+    options: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 3}
+    server = uvicorn.Server(uvicorn.Config(app, http=PunctualProtocol, **options))
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

@@ -26,7 +26,8 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
         engine.close()
 
     metrics = Metrics()
-    app = FastAPI(title="whisper-sae-steer", lifespan=lifespan)
+    # without FastAPI's own schema, which asks for no key, and its /docs, which loads scripts from elsewhere
+    app = FastAPI(title="whisper-sae-steer", lifespan=lifespan, openapi_url=None)
     app.state.config = config
     app.add_middleware(Observe, metrics=metrics)
     add_handlers(app)

@@ -27,6 +27,7 @@ def main(args: argparse.Namespace) -> int:
     import uvicorn  # and all of torch: after the options
 
     from .app import create_app
+    from .connections import PunctualProtocol
     from .live import MESSAGE_BYTES
     from .logs import configure
     from .model import load_model
@@ -40,6 +41,7 @@ def main(args: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=PunctualProtocol,
         ws_max_size=MESSAGE_BYTES,
         ws_max_queue=2,
         timeout_graceful_shutdown=config.shutdown_timeout,

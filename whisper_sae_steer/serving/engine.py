@@ -42,10 +42,14 @@ class Slots:
         self.size, self.taken = size, 0
         self._lock = threading.Lock()
 
+    @property
+    def has_free(self) -> bool:
+        return self.taken < self.size
+
     def take(self) -> bool:
         """Whether there was one."""
         with self._lock:
-            free = self.taken < self.size
+            free = self.has_free
             self.taken += free
             return free
 
@@ -63,6 +67,7 @@ class ServingEngine:
         """what requests may call the model"""
         self.started = int(time.time())
         self.uploads = Slots(config.max_uploads)
+        """held by uploads that come in, and by live sessions"""
         self._jobs = Slots(config.workers + config.max_queue)
         self._pool = ThreadPoolExecutor(config.workers, "transcribe")
         self._job_seconds = 1.0
@@ -81,7 +86,8 @@ class ServingEngine:
 
     @property
     def has_room(self) -> bool:
-        return self._jobs.taken < self._jobs.size and not self.closing
+        """Whether a request now would be taken: received, and then transcribed."""
+        return self.uploads.has_free and self._jobs.has_free and not self.closing
 
     def busy(self) -> Busy:
         """The refusal for now, with a guess of when to come back."""

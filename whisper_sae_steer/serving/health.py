@@ -1,11 +1,12 @@
-"""For load balancers, orchestrators and Prometheus; open to whoever reaches the port, without the key."""
+"""For load balancers and orchestrators, open to whoever reaches the port; metrics and schema with the key."""
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from .engine import ServingEngine
+from .security import require_key
 
 router = APIRouter()
 
@@ -25,8 +26,15 @@ def ready(request: Request, response: Response) -> dict[str, bool]:
     return {"ready": engine.has_room}
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[Depends(require_key)])
 def metrics(request: Request) -> Response:
     """In Prometheus's text format."""
     engine: ServingEngine = request.app.state.engine
     return Response(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/openapi.json", dependencies=[Depends(require_key)], include_in_schema=False)
+def schema(request: Request) -> dict[str, Any]:
+    """The routes, in OpenAPI's form."""
+    app: FastAPI = request.app
+    return app.openapi()

@@ -24,15 +24,17 @@ from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .engine import ServingEngine
 from .errors import Busy
-from .options import Task
-from .security import KEY_PROTOCOL, require_key
+from .options import Task, check_task
+from .security import KEY_PROTOCOL, is_page_elsewhere, require_key
 
 MESSAGE_BYTES = 2**20
 """largest message: half a minute of 16-bit samples"""
 IDLE_SECONDS = 30.0
-"""without a message, after which the session ends; also how long a client may leave an answer unread"""
+"""without audio or the end of it, after which a session ends; also how long an answer may stay unread"""
 BACKLOG_SECONDS = 10.0
 """of audio that may wait; then nothing is read, and the client's connection fills up"""
+REASON_BYTES = 123
+"""of the reason for closing, by RFC 6455"""
 BUSY_SECONDS = 30.0
 """to wait for a free worker"""
 
@@ -109,6 +111,10 @@ async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
     # a browser that offers protocols, one of them the key, wants one of the others chosen
     offered = [name for name in websocket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
     await websocket.accept(offered[0] if offered else None)
+    if is_page_elsewhere(websocket):
+        message = "without an API key, the pages of other sites are not let in"
+        await _close(websocket, Closing(status.WS_1008_POLICY_VIOLATION, message))
+        return
     if not engine.has_room or not engine.uploads.take():
         await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(engine.busy())))
         return
@@ -129,7 +135,7 @@ async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
 async def _close(websocket: WebSocket, closing: Closing) -> None:
     try:
         await _send(websocket, {"type": "error", "message": closing.reason})
-        await websocket.close(closing.code, closing.reason[:100])
+        await websocket.close(closing.code, closing.reason.encode()[:REASON_BYTES].decode(errors="ignore"))
     except (WebSocketDisconnect, WebSocketException, RuntimeError):
         pass  # it is gone already
 
@@ -138,6 +144,7 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
     options = _options(await _message(websocket))
     alpha = engine.config.steer_alpha if options.steer_alpha is None else options.steer_alpha
     try:
+        check_task(options.task, engine)
         session = StreamingTranscriber(
             engine.model,
             steer_alpha=alpha,
@@ -219,19 +226,27 @@ async def _run(
 
 
 async def _message(websocket: WebSocket) -> str | bytes:
-    """The next message; Closing 1008 (none in time) or 1009 (too large), WebSocketDisconnect."""
+    """The next message that holds anything; Closing 1008 (none in time) or 1009 (too large),
+    WebSocketDisconnect."""
     try:
-        message: dict[str, Any] = dict(await asyncio.wait_for(websocket.receive(), IDLE_SECONDS))
+        content = await asyncio.wait_for(_filled(websocket), IDLE_SECONDS)
     except asyncio.TimeoutError:
         raise Closing(status.WS_1008_POLICY_VIOLATION, f"nothing came for {IDLE_SECONDS:g} s") from None
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", status.WS_1006_ABNORMAL_CLOSURE))
-    content: str | bytes = message["text"] if message.get("bytes") is None else message["bytes"]
     if len(content) > MESSAGE_BYTES:
         raise Closing(
             status.WS_1009_MESSAGE_TOO_BIG, f"a message may have {MESSAGE_BYTES} bytes, not {len(content)}"
         )
     return content
+
+
+async def _filled(websocket: WebSocket) -> str | bytes:
+    """The next message that isn't empty: an empty one is no audio, and keeps no session alive."""
+    while True:
+        message: dict[str, Any] = dict(await websocket.receive())
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", status.WS_1006_ABNORMAL_CLOSURE))
+        if content := message.get("bytes") or message.get("text"):
+            return content
 
 
 async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:

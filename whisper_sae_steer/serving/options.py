@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData
 from whisper.tokenizer import TO_LANGUAGE_CODE
 
+from ..errors import RiskError
+from ..steering.filtering import check_filter_risk
 from ..steering.operator import MAX_ALPHA
 from .engine import ServingEngine
 from .errors import ApiError
@@ -39,6 +41,8 @@ class RequestOptions(BaseModel):
     """strength of the steering; 0 is the unsteered library"""
     skip_gaps: bool = True
     """cut gaps without speech out of windows; false leaves them to Whisper"""
+    filter_risk: float | None = None
+    """leave out words of that hallucination risk and more; segments where words have no times"""
 
 
 def read_options(form: FormData, engine: ServingEngine, task: Task) -> RequestOptions:
@@ -58,10 +62,19 @@ def read_options(form: FormData, engine: ServingEngine, task: Task) -> RequestOp
         message = f"the model {options.model!r} is not served here, {engine.name} is"
         raise ApiError(400, message, "model_not_found", "model")
     _check_together(options, granularities=bool(granularities))
+    try:
+        check_filter_risk(options.filter_risk, engine.model.steerer is not None and options.steer_alpha != 0)
+    except RiskError as error:
+        raise ApiError(400, str(error), "invalid_value", "filter_risk") from None
     language = _language(options.language, engine)
+    check_task(task, engine)
+    return options.model_copy(update={"language": language})
+
+
+def check_task(task: Task, engine: ServingEngine) -> None:
+    """ApiError 400 where the model can't do it."""
     if task == "translate" and not engine.is_multilingual:
         raise ApiError(400, f"{engine.name} knows English only and can't translate", None, "model")
-    return options.model_copy(update={"language": language})
 
 
 def _check_together(options: RequestOptions, granularities: bool) -> None:

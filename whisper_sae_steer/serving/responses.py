@@ -55,7 +55,7 @@ def _verbose(
     if "word" in options.timestamp_granularities:
         words = [word for segment in segments for word in segment.get("words", ())]
         body["words"] = [word | {"word": word["word"].strip()} for word in words]
-    return body | {"usage": _usage(info)}
+    return body | _filtered(info) | {"usage": _usage(info)}
 
 
 def stream(info: RecordingInfo, segments: AsyncIterator[SegmentDict]) -> StreamingResponse:
@@ -75,12 +75,16 @@ async def _events(info: RecordingInfo, segments: AsyncIterator[SegmentDict]) -> 
         log.exception("a stream failed")
         yield _event(error_body(ApiError(500, "the transcription failed; the server's log says why")))
         return
-    yield _event({"type": "transcript.text.done", "text": text, "usage": _usage(info)})
+    yield _event({"type": "transcript.text.done", "text": text, **_filtered(info), "usage": _usage(info)})
     yield "data: [DONE]\n\n"
 
 
 def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _filtered(info: RecordingInfo) -> dict[str, Any]:
+    return {} if info.filtered is None else {"filtered": info.filtered}
 
 
 def _usage(info: RecordingInfo) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who may use the server: whoever has the key, if there is one."""
+"""Who may use the server: whoever has the key; where there is none, all but the pages of other sites."""
 
 import secrets
 
@@ -23,6 +23,18 @@ def require_key(connection: HTTPConnection) -> None:
         *(401, "wrong or missing API key; send it as Authorization: Bearer KEY", "invalid_api_key"),
         headers={"WWW-Authenticate": "Bearer"},
     )
+
+
+def is_page_elsewhere(connection: HTTPConnection) -> bool:
+    """Whether the page of another site asks: browsers let any page open WebSockets, but say whose it is.
+
+    Never where there is a key, as no page has it by chance.
+    """
+    config: ServeConfig = connection.app.state.config
+    origin = connection.headers.get("origin")
+    if config.api_key is not None or origin is None:  # only browsers name an origin
+        return False
+    return origin.partition("://")[2].lower() != connection.headers.get("host", "").lower()
 
 
 def _given(connection: HTTPConnection) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from ..faster import TranscriptionInfo
 from ..reports.segments import segment_dict
 from .engine import ServingEngine
 from .options import RequestOptions, Task
@@ -13,10 +14,12 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 class RecordingInfo(NamedTuple):
-    """What is known of a recording before its first segment."""
+    """What is known of a recording before its first segment, and a place for what isn't."""
 
     seconds: float
     language: str
+    filtered: list[SegmentDict] | None
+    """what ``filter_risk`` has left out, there after the last segment; None if nothing was to be"""
 
 
 def transcribe(
@@ -36,9 +39,13 @@ def transcribe(
         word_timestamps="word" in options.timestamp_granularities,
         steer_alpha=options.steer_alpha,
         skip_gaps=options.skip_gaps,
+        filter_risk=options.filter_risk,
     )
     engine.metrics.audio.inc(info.duration)
-    yield RecordingInfo(info.duration, info.language)
+    filtered: list[SegmentDict] | None = None if options.filter_risk is None else []
+    yield RecordingInfo(info.duration, info.language, filtered)
     for number, segment in enumerate(segments):
         engine.metrics.segments.inc()
         yield segment_dict(segment, number)
+    if isinstance(info, TranscriptionInfo) and filtered is not None:
+        filtered += [segment_dict(segment, segment.id) for segment in info.filtered]

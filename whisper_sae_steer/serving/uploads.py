@@ -14,14 +14,16 @@ from .errors import ApiError
 
 FIELD_BYTES = 2**16
 """of the fields beside the file, and of each"""
+STALL_SECONDS = 15.0
+"""without anything of an upload, after which it is given up"""
 
 
 async def receive_form(request: Request) -> AsyncGenerator[FormData]:
     """A multipart form whose one file is on disk, if not small; gone when the request is over.
 
     ApiError before anything is read where it is no form, too large by its own word, or there is no room;
-    while it comes in where it grows too large (413) or takes too long (408). What a file is called is never
-    used.
+    while it comes in where it grows too large (413), stalls or takes too long (408). What a file is called is
+    never used.
     """
     engine: ServingEngine = request.app.state.engine
     config = engine.config
@@ -61,7 +63,10 @@ async def _within_limits(request: Request, config: ServeConfig) -> FormData:
 
     async def receive() -> Message:
         nonlocal size
-        message = await request.receive()
+        try:
+            message = await asyncio.wait_for(request.receive(), STALL_SECONDS)
+        except asyncio.TimeoutError:
+            raise _too_slow(f"nothing of the upload came for {STALL_SECONDS:g} s") from None
         size += len(message.get("body", b""))
         if size > config.max_upload_bytes + FIELD_BYTES:
             raise _too_large(config)
@@ -71,9 +76,7 @@ async def _within_limits(request: Request, config: ServeConfig) -> FormData:
         form = Request(request.scope, receive).form(max_files=1, max_fields=32, max_part_size=FIELD_BYTES)
         return await asyncio.wait_for(form, config.upload_timeout)
     except asyncio.TimeoutError:
-        limit = f"{config.upload_timeout:g} s"
-        message = f"the upload took longer than {limit}"
-        raise ApiError(408, message, "upload_timeout", headers={"Connection": "close"}) from None
+        raise _too_slow(f"the upload took longer than {config.upload_timeout:g} s") from None
 
 
 def _content_length(request: Request) -> int:
@@ -82,6 +85,10 @@ def _content_length(request: Request) -> int:
     if not text.isdecimal():
         raise ApiError(400, "Content-Length is no number")
     return int(text)
+
+
+def _too_slow(message: str) -> ApiError:
+    return ApiError(408, message, "upload_timeout", headers={"Connection": "close"})
 
 
 def _too_large(config: ServeConfig) -> ApiError:

@@ -17,7 +17,7 @@ class Refused extends Error {}
 async function ask(path, fields, signal) {
   const form = new FormData();
   form.append("file", recording.blob, recording.name);
-  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  for (const [name, values] of Object.entries(fields)) for (const value of [values].flat()) form.append(name, value);
   let response;
   for (let attempt = 0; ; attempt++) {
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -49,8 +49,12 @@ function pause(milliseconds, signal) {
   });
 }
 
-const transcribe = (alpha, signal) =>
-  ask("v1/audio/transcriptions", { response_format: "verbose_json", steer_alpha: alpha }, signal);
+/** With words where they carry a risk: what is unsteered doesn't. */
+function transcribe(alpha, signal) {
+  const fields = { response_format: "verbose_json", steer_alpha: alpha };
+  if (alpha) fields["timestamp_granularities[]"] = ["segment", "word"];
+  return ask("v1/audio/transcriptions", fields, signal);
+}
 
 // --- a recording ----------------------------------------------------------------------------------
 
@@ -199,6 +203,7 @@ function recordButton(on, seconds = 0) {
 
 const spoken = (result) => result?.segments.filter((segment) => segment.text.trim()) ?? [];
 const riskIn = (segment) => segment.hallucination_risk ?? riskOf(segment.start, segment.end);
+const percent = (share) => `${Math.round(100 * share)}%`;
 const level = (risk) => (risk === null ? "" : risk >= HIGH ? "high" : risk >= DOUBTFUL ? "middle" : "low");
 
 function show(name, result) {
@@ -208,11 +213,11 @@ function show(name, result) {
     note(name, "No text: nobody speaks here.");
     return;
   }
-  $(name).replaceChildren(...lines.map(line));
+  $(name).replaceChildren(...lines.map((segment) => line(segment, result.words ?? [])));
   status();
 }
 
-function line(segment) {
+function line(segment, words) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
@@ -222,13 +227,13 @@ function line(segment) {
   button.dataset.end = segment.end;
   const parts = [
     ["time", "", `${clock(segment.start)}–${clock(Math.min(segment.end, recording.duration))}`],
-    ["span", "words", segment.text.trim()],
-    ["span", "risk", risk === null ? "" : `risk ${Math.round(100 * risk)}%`],
+    ["span", "words", ...marked(segment, words)],
+    ["span", "risk", risk === null ? "" : `risk ${percent(risk)}`],
   ];
-  for (const [tag, name, text] of parts) {
+  for (const [tag, name, ...content] of parts) {
     const part = document.createElement(tag);
     part.className = name;
-    part.textContent = text;
+    part.append(...content);
     button.append(part);
   }
   button.addEventListener("click", () => {
@@ -237,6 +242,27 @@ function line(segment) {
   });
   item.append(button);
   return item;
+}
+
+/** A segment's text, in which doubtful words are underlined: strings and elements. */
+function marked(segment, words) {
+  const text = segment.text.trim(), parts = [];
+  let done = 0;
+  for (const { word, start, end, hallucination_risk: risk } of words) {
+    const at = text.indexOf(word, done);
+    if (start < segment.start || end > segment.end || at < 0) continue;
+    parts.push(text.slice(done, at), risk >= DOUBTFUL ? underlined(word, risk) : word);
+    done = at + word.length;
+  }
+  return [...parts, text.slice(done)];
+}
+
+function underlined(word, risk) {
+  const element = document.createElement("u");
+  element.className = level(risk);
+  element.title = `${percent(risk)} likely made up`;
+  element.textContent = word;
+  return element;
 }
 
 /** An unsteered segment has no label: near enough to what a steered one gets, from the timeline's log odds. */
@@ -412,8 +438,8 @@ function moved() {
   chart.setAttribute("aria-valuetext", clock(now));
   if (timeline?.speech_prob.length) {
     const i = Math.min(Math.floor(now / timeline.step), timeline.speech_prob.length - 1);
-    const share = (values) => `${Math.round(100 * values[i])}%`;
-    $("readout").textContent = `speech ${share(timeline.speech_prob)} · risk ${share(timeline.hallucination_risk)}`;
+    const { speech_prob: speech, hallucination_risk: risk } = timeline;
+    $("readout").textContent = `speech ${percent(speech[i])} · risk ${percent(risk[i])}`;
   }
   for (const button of document.querySelectorAll(".segments button")) {
     button.classList.toggle("now", now >= Number(button.dataset.start) && now < Number(button.dataset.end));

@@ -48,7 +48,7 @@ def test_sigterm_lets_a_running_request_finish_and_logs_are_json(tmp_path: Path)
         return answers()
 
     # several windows: the first text is there long before the last
-    write_wav(tmp_path / "long.wav", np.tile(sample("gap"), 6))
+    write_wav(tmp_path / "long.wav", np.tile(sample("gap"), 3))
     with log.open("w") as file, subprocess.Popen([*SERVE, *options], env=environment, stderr=file) as process:
         until(starts, 60)
         assert http.get(url + "/v1/models").status_code == 401
@@ -66,7 +66,7 @@ def test_sigterm_lets_a_running_request_finish_and_logs_are_json(tmp_path: Path)
         assert process.wait(20) in (0, -signal.SIGTERM)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     requests = [line for line in lines if line["event"] == "request" and line["status"] == 200]
-    assert requests[-1]["audio_seconds"] == 583.59
+    assert requests[-1]["audio_seconds"] == pytest.approx(291.8, abs=0.1)
     assert len(requests[-1]["request_id"]) == 32
     for private in ("my-private", "train", "secret-key"):
         assert private not in log.read_text()

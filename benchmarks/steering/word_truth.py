@@ -31,15 +31,20 @@ def judge(written: Sequence[str], reference: str, language: str) -> list[Truth |
     words a run of others is made up if the reference has nothing there, or something that shares fewer than
     SOUNDS_ALIKE of its letters; else it was misheard.
     """
-    pieces = [metrics.normalise(word, language).split() for word in written]
-    owners = [number for number, parts in enumerate(pieces) for _ in parts]
-    said, truth = [part for parts in pieces for part in parts], metrics.normalise(reference, language).split()
+    (said, owners), truth = normalised(written, language), metrics.normalise(reference, language).split()
     found = dict[int, Truth]()
     for (first, last), heard in _runs(truth, said):
         for place in range(first, last):
             # a word of two pieces is as wrong as its worst one
             found[owners[place]] = max(heard, found.get(owners[place], heard), key=list(Truth).index)
     return [found.get(number) for number in range(len(written))]
+
+
+def normalised(words: Sequence[str], language: str) -> tuple[list[str], list[int]]:
+    """What Whisper's normaliser makes of each word, none or several, and which word each is of."""
+    pieces = [metrics.normalise(word, language).split() for word in words]
+    owners = [number for number, parts in enumerate(pieces) for _ in parts]
+    return [part for parts in pieces for part in parts], owners
 
 
 def _runs(truth: Sequence[str], said: Sequence[str]) -> Iterator[tuple[tuple[int, int], Truth]]:

@@ -1,5 +1,6 @@
 import argparse
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,12 +16,14 @@ import pytest
 from scipy.io import wavfile
 
 from tests.support.real_models import SAMPLES, sample
-from whisper_sae_steer.audio.clips import read_folder, read_manifest
+from whisper_sae_steer.audio.clips import read_clips, read_folder, read_manifest
+from whisper_sae_steer.batch import parts
 from whisper_sae_steer.batch.config import BatchConfig, settings
 from whisper_sae_steer.batch.engine import Make, Task
 from whisper_sae_steer.batch.job import transcribe_clips
 from whisper_sae_steer.batch.local import here
 from whisper_sae_steer.batch.parts import BatchResults
+from whisper_sae_steer.batch.row import failed
 from whisper_sae_steer.batch.worker import BatchRecording, Transcriber
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands.fields import add_fields, from_fields
@@ -120,6 +123,7 @@ def test_control_c_loses_no_row_and_the_same_command_goes_on(tmp_path: Path) -> 
     said = running.communicate()[1]
     assert running.returncode == 130, said
     assert "the same command goes on" in said
+    assert "leaked" not in said
     assert not out.exists()
     parts = sorted((tmp_path / "results.parquet.parts").glob("*.parquet"))
     kept = {path: row for part in parts for path, row in rows(part).items()}
@@ -210,3 +214,29 @@ def test_what_would_fail_every_clip_is_refused_before_the_work(
         with pytest.raises(AlphaError):
             transcribe_clips(clips, out, BatchConfig(steer_alpha=alpha), here)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_disk_that_is_full_at_the_end_is_no_failed_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each part has room, and all together have not: as on a full disk, writing fails half-way."""
+    wavfile.write(tmp_path / "start.wav", 16000, sample("speech")[:16000])
+    out = tmp_path / "out.parquet"
+    argv = ["batch", str(tmp_path / "start.wav"), "--out", str(out), *CHOSEN, "--workers", "0"]
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(parts, "PART_ROWS", 1)
+    names = [clip.key for clip in read_clips([argv[1]], None, ("speech",))] + ["1.wav", "2.wav"]
+    with BatchResults(out, settings(OPTIONS)) as results:
+        for name in names:
+            results.add({**failed(name, None), "text": rng.bytes(20_000).hex()})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, hard))
+    try:
+        assert main(argv) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "no room" in capsys.readouterr().err
+    assert not out.exists()
+    assert len(list(results.folder.glob("*.parquet"))) == len(names)
+    assert main(argv) == 0
+    assert list(rows(out)) == names

@@ -1,7 +1,9 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -105,3 +107,48 @@ def test_other_settings_other_files_and_other_writers_are_refused(tmp_path: Path
     ):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.parquet", "results.parquet"]
+
+
+def test_a_damaged_file_is_one_error_that_says_which_and_what_to_do(tmp_path: Path) -> None:
+    """Bytes that change, and an end that is missing: from the footer to the texts."""
+    out = tmp_path / "results.parquet"
+    with BatchResults(out, SETTINGS) as results:
+        for number in range(3):
+            results.add(row(f"{number}.wav", f" text {number}"))
+        results.merge()
+    whole, rows = out.read_bytes(), table(out)
+    rng = np.random.default_rng(0)
+    said: list[str] = []
+    for place in rng.integers(len(whole), size=60).tolist():
+        out.write_bytes(whole[:place] + (rng.bytes(20) + whole[place + 20 :] if place % 2 else b""))
+        try:
+            add_new(out)
+        except ManifestError as error:
+            said.append(str(error))
+            shutil.rmtree(tmp_path / "results.parquet.parts", ignore_errors=True)
+        else:
+            assert table(out)[:3] == rows
+    assert len(said) > 50
+    assert all(message.startswith(str(out)) and "\n" not in message for message in said)
+
+
+def add_new(out: Path) -> None:
+    with BatchResults(out, SETTINGS) as results:
+        results.rows_of(["0.wav"])
+        results.add(row("new.wav", " hello"))
+        results.merge()
+
+
+def test_rows_outlast_an_output_that_turns_out_to_be_damaged(tmp_path: Path) -> None:
+    out = tmp_path / "results.parquet"
+    with BatchResults(out, SETTINGS) as results:
+        results.add(row("old.wav", " some words"))
+        results.merge()
+    out.write_bytes(out.read_bytes().replace(b"some words", b"same words"))
+    with pytest.raises(ManifestError, match=r"results\.parquet is damaged.* the same command"):
+        add_new(out)
+    out.unlink()
+    with BatchResults(out, SETTINGS) as results:
+        assert results.errors == {"new.wav": None}
+        results.merge()
+    assert [made["path"] for made in table(out)] == ["new.wav"]

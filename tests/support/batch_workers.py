@@ -2,6 +2,7 @@
 
 import os
 import signal
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,31 @@ def doubler() -> Worker:
     return work
 
 
+def with_a_lock() -> Worker:
+    """Holds a semaphore of the system's, which its process must release."""
+    lock = get_context("spawn").RLock()
+
+    def work(item: Any) -> Any:
+        with lock:
+            return item
+
+    return work
+
+
 def broken() -> Worker:
     raise PackError("no such pack")
 
 
 def dead_on_arrival() -> Worker:
     os._exit(3)
+
+
+def dead_on_arrival_but(alive: int, order: Path) -> Worker:
+    """Of all that are made only number ``alive`` doesn't die at once; they are counted in a folder."""
+    for number in range(100):
+        try:
+            (order / str(number)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return doubler() if number == alive else dead_on_arrival()
+    raise AssertionError("workers are made without end")

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -103,8 +103,10 @@ class BatchResults:
         known = {key: self._latest[key] for key in keys if self.errors.get(key, "new") is None}
         found: dict[str, Row] = {}
         for path in sorted(set(known.values())):
-            rows: Any = pq.read_table(path, filters=[("path", "in", [k for k in known if known[k] == path])])
-            found |= {row["path"]: row for row in rows.to_pylist()}
+            wanted = [("path", "in", [key for key in known if known[key] == path])]
+            with _whole(path):
+                rows: Any = pq.read_table(path, filters=wanted, page_checksum_verification=True)
+                found |= {row["path"]: row for row in rows.to_pylist()}
         return found
 
     def merge(self) -> None:
@@ -112,7 +114,10 @@ class BatchResults:
         self._flush()
         parts = [path for path in self._files() if path != self.out]
         if parts:
-            with write_atomically(self.out) as part, pq.ParquetWriter(part, self._schema) as writer:
+            with (
+                write_atomically(self.out) as part,
+                pq.ParquetWriter(part, self._schema, write_page_checksum=True) as writer,
+            ):
                 for table in _groups(self._kept()):
                     writer.write_table(table)
         for path in parts:
@@ -130,20 +135,22 @@ class BatchResults:
         return [self.out, *parts] if self.out.exists() else parts
 
     def _read(self, path: Path) -> None:
-        try:
-            file = pq.ParquetFile(path)
-            theirs = json.loads((file.schema_arrow.metadata or {})[KEY])["settings"]
-        except (pa.ArrowException, OSError, KeyError, ValueError):
-            raise ManifestError(f"{path} is no result of this command: choose another --out") from None
+        with _whole(path):
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            about = (file.schema_arrow.metadata or {}).get(KEY)
+            theirs = None if about is None else dict(json.loads(about)["settings"])
+        if theirs is None:
+            raise ManifestError(f"{path} is no result of this command: choose another --out")
         if theirs != self._settings:
             names = {*theirs, *self._settings}
             other = [name for name in sorted(names) if theirs.get(name) != self._settings.get(name)]
             told = ", ".join(f"{name} {theirs.get(name)}, now {self._settings.get(name)}" for name in other)
             raise ManifestError(f"{path} holds rows of other settings ({told}): choose another --out")
-        for batch in file.iter_batches(columns=["path", "error"]):
-            paths = batch["path"].to_pylist()
-            self.errors.update(zip(paths, batch["error"].to_pylist(), strict=True))
-            self._latest.update(dict.fromkeys(paths, path))
+        with _whole(path):
+            for batch in file.iter_batches(columns=["path", "error"]):
+                paths = batch["path"].to_pylist()
+                self.errors.update(zip(paths, batch["error"].to_pylist(), strict=True))
+                self._latest.update(dict.fromkeys(paths, path))
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
@@ -153,7 +160,7 @@ class BatchResults:
         path = self.folder / f"{max(names, default=0) + 1:08}.parquet"
         try:
             with write_atomically(path) as part:
-                pq.write_table(pa.Table.from_pylist(self._rows, self._schema), part)
+                pq.write_table(pa.Table.from_pylist(self._rows, self._schema), part, write_page_checksum=True)
         except OSError as error:
             raise SteerError(
                 f"can't write {path} ({error.strerror or error}); make room, and the same command goes on"
@@ -164,10 +171,25 @@ class BatchResults:
     def _kept(self) -> Iterator[pa.Table]:
         """The latest row of each clip."""
         for path in self._files():
-            for batch in pq.ParquetFile(path).iter_batches(PART_ROWS):
-                keys = batch["path"].to_pylist()
-                mask = [self._latest[key] == path and not names_piece(key) for key in keys]
-                yield pa.Table.from_batches([batch]).filter(pa.array(mask)).cast(self._schema)
+            with _whole(path):
+                file = pq.ParquetFile(path, page_checksum_verification=True)
+                for batch in file.iter_batches(PART_ROWS):
+                    keys = batch["path"].to_pylist()
+                    mask = [self._latest[key] == path and not names_piece(key) for key in keys]
+                    yield pa.Table.from_batches([batch]).filter(pa.array(mask)).cast(self._schema)
+
+
+@contextmanager
+def _whole(path: Path) -> Generator[None]:
+    """Turn all that reading a damaged file may raise into one ManifestError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ManifestError(
+            f"{path} is damaged, or no result of this command ({reason}): choose another --out, or move it"
+            " away, and the same command makes its rows again"
+        ) from error
 
 
 def _groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -1,10 +1,9 @@
 """faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
 
 import logging
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,40 +39,29 @@ from .steering.cuts import (
     plan_window,
     protect_seek_from_word_times,
 )
-from .steering.filtering import check_filter_risk, part_by_risk
+from .steering.faster_results import (
+    Segment,
+    TranscriptionInfo,
+    Word,
+    filtered,
+    in_recording,
+    in_turn,
+    with_labels,
+)
+from .steering.filtering import check_filter_risk
 from .steering.language import detect_at_speech
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
-from .steering.risk import REMEMBERED_WORDS, written_segment
-from .steering.speech_map import Excerpt, find_excerpt
+from .steering.risk import written_segment
+from .steering.speech_map import find_excerpt
 from .steering.steerer import Steerer
 from .steering.unread import read_on
 
+__all__ = ["BatchedInferencePipeline", "Segment", "TranscriptionInfo", "WhisperModel", "Word"]
+
 ASKED_SAMPLES, OVERLAP_SAMPLES, PADDING_MEL_FRAMES = 10 * SAMPLE_RATE, SAMPLE_RATE, 100
 """what the gate alone listens to at a time, how much of it twice, and the silence it is padded with (1 s)"""
-
-
-@dataclass
-class Word(fw.Word):
-    """faster-whisper's word with the probability that it was made up."""
-
-    hallucination_risk: float
-
-
-@dataclass
-class TranscriptionInfo(fw.TranscriptionInfo):
-    """faster-whisper's, with what ``filter_risk`` has left out of the segments drawn so far."""
-
-    filtered: list["Segment"]
-
-
-@dataclass
-class Segment(fw.Segment):
-    """faster-whisper's segment with how likely somebody speaks in it, and how much of it was made up."""
-
-    speech_prob: float
-    hallucination_risk: float
 
 
 @contextmanager
@@ -272,7 +260,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         return result
 
     def generate_segments(self, *args: Any, **kwargs: Any) -> Iterator[fw.Segment]:
-        segments = _in_turn(self.labelled, super().generate_segments(*args, **kwargs))
+        segments = in_turn(self.labelled, super().generate_segments(*args, **kwargs))
         # also without a call: they may be drawn while another one is active
         return within(self.steerer, current(self.steerer), segments)
 
@@ -318,10 +306,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         if labels is None:
             written = written_segment(asdict(segment), segment.seek * MEL_FRAME_SECONDS)
             labels = self.steerer.label_segment(written, tokens.window.scores, list(said))
-        risks = zip(segment.words or (), labels.word_risks, strict=True)
-        words = [Word(**vars(word), hallucination_risk=risk) for word, risk in risks]
-        fields = {**vars(segment), "words": words or segment.words}
-        return Segment(**fields, **labels.segment._asdict())
+        return with_labels(segment, labels)
 
 
 def _ended_at(features: np.ndarray, frame: int) -> np.ndarray:
@@ -335,62 +320,6 @@ def _needs_times_of_parts(options: Mapping[str, Any]) -> bool:
     """Whether text gets its times from its window alone, or is dropped for the silence around it."""
     return (
         bool(options.get("without_timestamps")) or options.get("hallucination_silence_threshold") is not None
-    )
-
-
-def filtered(
-    threshold: float | None, segments: Iterable[fw.Segment], info: fw.TranscriptionInfo
-) -> tuple[Iterable[fw.Segment], fw.TranscriptionInfo]:
-    """A result without words of that risk and more, which ``info.filtered`` keeps; all of it for None."""
-    if threshold is None:
-        return segments, info
-    noted = TranscriptionInfo(**vars(info), filtered=[])
-    return _kept(segments, threshold, noted.filtered), noted
-
-
-def _kept(segments: Iterable[fw.Segment], threshold: float, left_out: list[Segment]) -> Iterator[fw.Segment]:
-    """Segments without words of that risk and more, which are added to ``left_out``."""
-    for segment in segments:
-        if not isinstance(segment, Segment):  # detached meanwhile
-            yield segment
-            continue
-        parted = part_by_risk(asdict(segment), threshold)
-        if parted.filtered is not None:
-            left_out.append(_segment(parted.filtered))
-        if parted.kept is not None:
-            yield _segment(parted.kept)
-
-
-def _segment(fields: dict[str, Any]) -> Segment:
-    """The way back from ``asdict``."""
-    words: Any = fields["words"] and [Word(**word) for word in fields["words"]]
-    return Segment(**{**fields, "words": words})
-
-
-def _in_turn(
-    label: Callable[[fw.Segment, Iterable[str]], fw.Segment], segments: Iterable[fw.Segment]
-) -> Iterator[fw.Segment]:
-    """Segments, each labelled behind the words before it."""
-    said = deque[str](maxlen=REMEMBERED_WORDS)
-    for segment in segments:
-        yield label(segment, said)
-        said.extend(segment.text.split())
-
-
-def in_recording(segment: fw.Segment, heard: Excerpt) -> fw.Segment:
-    """The segment of an excerpt with times of the recording."""
-    if not heard.passages:
-        return segment
-    words = [
-        replace(word, start=heard.time(word.start), end=heard.end_time(word.end))
-        for word in segment.words or []
-    ]
-    return replace(
-        segment,
-        seek=round(heard.time(segment.seek * MEL_FRAME_SECONDS) / MEL_FRAME_SECONDS),
-        start=heard.time(segment.start),
-        end=heard.end_time(segment.end),
-        words=words or segment.words,
     )
 
 

@@ -156,6 +156,14 @@ def test_words_that_may_be_made_up_are_underlined(browser: Any, recording: Path)
 
 
 @in_browser
+def test_the_length_is_shown_as_soon_as_it_is_known(browser: Any, recording: Path):
+    with serving(ServeConfig(), ModelAsTold()) as server, opened(browser, server) as page:
+        page.set_input_files("#file", recording)
+        done(page)
+        assert page.locator("#clock").inner_text() == "0:00.0 / 0:18.0"
+
+
+@in_browser
 def test_clicks_and_keys_move_the_position(shown: Any):
     box = shown.locator("#canvas").bounding_box()
     seconds = len(AUDIO) / 16_000

@@ -313,6 +313,9 @@ const GUTTER = 68; // pixels for the labels
 function draw() {
   const { width, height } = canvas.getBoundingClientRect();
   if (!width || !recording) return;
+  const duration = recording.duration || 0;
+  $("clock").textContent = `${clock(player.currentTime, true)} / ${clock(duration, true)}`;
+  chart.setAttribute("aria-valuemax", duration.toFixed(1));
   const scale = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
@@ -410,8 +413,7 @@ function drawAxis(pen, width, height, color) {
     const x = GUTTER + (width * time) / duration;
     pen.fillRect(x, 0.92 * height, 1, 3);
     const text = clock(time, step < 1);
-    const room = pen.measureText(text).width;
-    pen.fillText(text, Math.min(x, GUTTER + width - room), height);
+    if (x + pen.measureText(text).width <= GUTTER + width) pen.fillText(text, x, height);
   }
 }
 
@@ -431,9 +433,7 @@ function seek(seconds) {
 
 function moved() {
   if (!recording) return;
-  const now = player.currentTime, { duration, timeline } = recording;
-  $("clock").textContent = `${clock(now, true)} / ${clock(duration || 0, true)}`;
-  chart.setAttribute("aria-valuemax", (duration || 0).toFixed(1));
+  const now = player.currentTime, { timeline } = recording;
   chart.setAttribute("aria-valuenow", now.toFixed(1));
   chart.setAttribute("aria-valuetext", clock(now));
   if (timeline?.speech_prob.length) {

@@ -96,7 +96,6 @@ def test_choose_refuses_what_would_be_ignored_or_hang() -> None:
     assert choose(parsed("--workers", "0")) is here
     assert isinstance(choose(parsed()), Processes)
     for argv, match in (
-        (["--workers", "-1"], "at least 1"),
         (["--engine", "ray", "--workers", "0"], "at least 1"),
         (["--address", "auto"], "for --engine ray"),
         (["--engine", "ray"], "--gpus 1"),

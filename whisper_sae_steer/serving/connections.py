@@ -1,8 +1,8 @@
 """Connections of clients that send nothing, or never the end of a request's head, are closed."""
 
 import asyncio
+from typing import Any
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 20.0
@@ -24,7 +24,7 @@ class PunctualProtocol(H11Protocol):
         self._closing = self.loop.call_later(HEAD_SECONDS, self._close_unless_asked)
         super().on_response_complete()
 
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+    def handle_websocket_upgrade(self, event: Any) -> None:
         self._closing.cancel()
         super().handle_websocket_upgrade(event)
 

@@ -3,12 +3,12 @@
 import argparse
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, TypeVar, get_args
 
 from ..errors import AlphaError
 
 T = TypeVar("T")
-Number = TypeVar("Number", int, float)
 Reader = Callable[[str], T]
 """Raises argparse.ArgumentTypeError for a text that is no such value."""
 
@@ -30,17 +30,13 @@ SHARED_TOKENS = 51_864
 """tokens of the smallest vocabulary; larger ones end with one or two times more"""
 
 
-def _reader(
-    kind: Callable[[str], Number], allows: Callable[[Number], bool], what: str
-) -> Callable[[str], Number]:
-    def read(text: str) -> Number:
-        try:
+def _reader(kind: Callable[[str], T], allows: Callable[[T], bool], what: str) -> Reader[T]:
+    def read(text: str) -> T:
+        with suppress(ValueError, argparse.ArgumentTypeError):
             value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not allows(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
-        return value
+            if allows(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
 
     return read
 
@@ -113,38 +109,29 @@ def device_or_auto(text: str) -> str:
     return text if text == "auto" else device(text)
 
 
-def token_ids(text: str) -> str:
-    """Comma-separated ids of tokens that every Whisper has, kept as text for openai's own parser.
-
-    -1 stands for special characters.
-    """
-    try:
-        known = all(-1 <= int(part) < SHARED_TOKENS for part in text.split(","))
-    except ValueError:
-        known = False
-    if not known:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no comma-separated list of token ids; they are from 0 to {SHARED_TOKENS - 1}, or -1"
-        )
-    return text
+def _are_token_ids(text: str) -> bool:
+    return all(-1 <= int(part) < SHARED_TOKENS for part in text.split(","))
 
 
-def spans(text: str) -> str:
-    """Comma-separated starts and ends in seconds, kept as text for the libraries' own parsers.
+token_ids = _reader(
+    str,
+    _are_token_ids,
+    f"comma-separated list of token ids; they are from 0 to {SHARED_TOKENS - 1}, or -1",
+)
+"""Comma-separated ids of tokens that every Whisper has, kept as text for openai's own parser.
 
-    The last end may be left out; an empty text is the whole recording.
-    """
-    try:
-        times = [not_negative(part) for part in text.split(",")] if text else []
-        starts, ends = times[::2], times[1::2]
-        ordered = all(start < end for start, end in zip(starts, ends, strict=False))
-    except argparse.ArgumentTypeError:
-        ordered = False
-    if not ordered:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no start,end,start,end,… in seconds, each end after its start"
-        )
-    return text
+-1 stands for special characters."""
+
+
+def _are_spans(text: str) -> bool:
+    times = [not_negative(part) for part in text.split(",")] if text else []
+    return all(start < end for start, end in zip(times[::2], times[1::2], strict=False))
+
+
+spans = _reader(str, _are_spans, "start,end,start,end,… in seconds, each end after its start")
+"""Comma-separated starts and ends in seconds, kept as text for the libraries' own parsers.
+
+The last end may be left out; an empty text is the whole recording."""
 
 
 def language(text: str) -> str:

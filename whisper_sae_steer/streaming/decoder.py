@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..audio.units import ENCODER_FRAME_SECONDS, MEL_FRAMES_PER_ENCODER_FRAME, SAMPLE_RATE, content_frames
 from ..errors import StreamError
-from ..faster import WhisperModel
+from ..faster import PADDING_MEL_FRAMES, WhisperModel
 from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule, average_logprob
 from ..steering.calls import CallOptions, active
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
@@ -22,8 +22,8 @@ from ..steering.speech_map import last_voice
 from .agreement import Word
 
 Task = Literal["transcribe", "translate"]
-FULL_LENGTH, SHORTEST, PADDING = 3000, 500, 100
-"""mel frames of 10 ms: Whisper's window, and for the gate alone the shortest one and the padding in it"""
+FULL_LENGTH, SHORTEST = 3000, 500
+"""mel frames of 10 ms: Whisper's window, and for the gate alone the shortest one"""
 QUIET, UNHEARD = SAMPLE_RATE // 2, SAMPLE_RATE // 2
 """samples after speech that the decoder is shown at most, and of speech that it is asked again for"""
 TOKENS_PER_SECOND, TOKENS_AT_LEAST = 10, 30
@@ -107,7 +107,7 @@ class StreamDecoder:
         elif not voice:
             return Heard([])
         else:
-            length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * frames + PADDING)
+            length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * frames + PADDING_MEL_FRAMES)
             window = self._encode(audio, min(length, FULL_LENGTH))
         regions = speech_regions(window.scores, self._levels.gap_below, self._levels.noise_ceiling)
         regions = with_replies(regions, frames + 1)  # what has just begun may be a reply

@@ -24,22 +24,8 @@ from .engine import checkpoint
 from .errors import ApiError
 
 FORMATS = (
-    *(
-        "3g2",
-        "3gp",
-        "aac",
-        "ac3",
-        "aiff",
-        "amr",
-        "asf",
-        "caf",
-        "eac3",
-        "flac",
-        "m4a",
-        "matroska",
-        "mj2",
-        "mov",
-    ),
+    *("3g2", "3gp", "aac", "ac3", "aiff", "amr", "asf", "caf", "eac3"),
+    *("flac", "m4a", "matroska", "mj2", "mov"),
     *("mp3", "mp4", "mpeg", "mpegts", "ogg", "w64", "wav", "webm"),
 )
 """FFmpeg's names of containers that hold their audio themselves"""

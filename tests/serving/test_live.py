@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.real_models import sample, truth
 from tests.support.serving_parts import Serving, serving, until
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.serving import live
+from whisper_sae_steer.serving import live, sessions
 from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.engine import ServingEngine
 
@@ -219,7 +219,7 @@ def test_more_sessions_than_allowed_are_sent_away():
 
 
 def test_a_session_waits_for_a_worker_but_not_for_ever(server: Serving, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "BUSY_SECONDS", 0.2)
     engine: ServingEngine = server.app.state.engine
     with session(server, {}) as connection:
         while engine._jobs.take():

@@ -8,7 +8,6 @@ it sends ``{"type": "error", "message": …}``.
 
 import asyncio
 import json
-from collections import deque
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audio.reading import check_samples
-from ..audio.units import SAMPLE_RATE
 from ..errors import AudioError, SteerError
 from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
@@ -26,17 +24,14 @@ from .engine import ServingEngine
 from .errors import Busy
 from .options import Task, check_task
 from .security import KEY_PROTOCOL, is_page_elsewhere, require_key
+from .sessions import LiveSession, TooLong
 
 MESSAGE_BYTES = 2**20
 """largest message: half a minute of 16-bit samples"""
 IDLE_SECONDS = 30.0
 """without audio or the end of it, after which a session ends; also how long an answer may stay unread"""
-BACKLOG_SECONDS = 10.0
-"""of audio that may wait; then nothing is read, and the client's connection fills up"""
 REASON_BYTES = 123
 """of the reason for closing, by RFC 6455"""
-BUSY_SECONDS = 30.0
-"""to wait for a free worker"""
 
 router = APIRouter()
 log = structlog.get_logger()
@@ -65,43 +60,6 @@ class Closing(WebSocketException):
 
     def __init__(self, code: int, message: str):
         super().__init__(code, message)
-
-
-class Backlog:
-    """Audio between the client and the worker: at most a few seconds wait."""
-
-    def __init__(self, enough_seconds: float):
-        self._enough_samples = enough_seconds * SAMPLE_RATE
-        self._chunks: deque[NDArray[np.float32]] = deque()
-        self._samples = 0
-        self._ended = False
-        self._changed = asyncio.Condition()
-
-    async def put(self, samples: NDArray[np.float32]) -> None:
-        """Append samples [n] as soon as there is room."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._samples < BACKLOG_SECONDS * SAMPLE_RATE)
-            self._chunks.append(samples)
-            self._samples += len(samples)
-            self._changed.notify_all()
-
-    async def end(self) -> None:
-        """No more will come."""
-        async with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    async def take(self) -> NDArray[np.float32] | None:
-        """All that waits, once it is enough for a step or the last; None at the end."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._ended or self._samples >= self._enough_samples)
-            if not self._chunks:
-                return None
-            samples = np.concatenate(self._chunks)
-            self._chunks.clear()
-            self._samples = 0
-            self._changed.notify_all()
-            return samples
 
 
 @router.websocket("/v1/audio/stream")
@@ -145,7 +103,7 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
     alpha = engine.config.steer_alpha if options.steer_alpha is None else options.steer_alpha
     try:
         check_task(options.task, engine)
-        session = StreamingTranscriber(
+        transcriber = StreamingTranscriber(
             engine.model,
             steer_alpha=alpha,
             language=options.language,
@@ -157,10 +115,10 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
     await _send(
         websocket, {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
     )
-    backlog = Backlog(options.min_chunk)
+    session = LiveSession(engine, transcriber, options.min_chunk)
     tasks = [
-        asyncio.create_task(_receive(websocket, options, backlog, engine.config.max_audio_seconds)),
-        asyncio.create_task(_transcribe(websocket, options, backlog, engine, session)),
+        asyncio.create_task(_receive(websocket, options, session)),
+        asyncio.create_task(_answer(websocket, options, session)),
     ]
     try:
         await asyncio.gather(*tasks)
@@ -170,59 +128,29 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _receive(
-    websocket: WebSocket, options: LiveOptions, backlog: Backlog, longest_seconds: float
-) -> None:
-    """Bring the client's audio to the backlog until it says that it was all."""
-    seconds = 0.0
+async def _receive(websocket: WebSocket, options: LiveOptions, session: LiveSession) -> None:
+    """Bring the client's audio to the session until it says that it was all."""
     while isinstance(message := await _message(websocket), bytes):
         samples = _samples(message, options)
-        seconds += len(samples) / SAMPLE_RATE
-        if seconds > longest_seconds:
-            raise Closing(
-                status.WS_1008_POLICY_VIOLATION, f"the session is longer than {longest_seconds:g} s"
-            )
-        await backlog.put(samples)
+        try:
+            await session.put(samples)
+        except TooLong as error:
+            raise Closing(status.WS_1008_POLICY_VIOLATION, str(error)) from None
     if _json(message) != {"type": "end"}:
         raise Closing(
             status.WS_1003_UNSUPPORTED_DATA, 'send audio as binary messages, and {"type": "end"} last'
         )
-    await backlog.end()
+    await session.end()
 
 
-async def _transcribe(
-    websocket: WebSocket,
-    options: LiveOptions,
-    backlog: Backlog,
-    engine: ServingEngine,
-    session: StreamingTranscriber,
-) -> None:
-    """Feed what waits, in one go: a session that fell behind catches up, as that costs less."""
-    while (samples := await backlog.take()) is not None:
-        update = await _run(engine, session, samples)
-        await _send(websocket, _update("update", update, session, options.words))
-    update = await _run(engine, session, None)
-    engine.metrics.audio.inc(session.seconds)
-    await _send(websocket, _update("end", update, session, options.words))
-
-
-async def _run(
-    engine: ServingEngine, session: StreamingTranscriber, samples: NDArray[np.float32] | None
-) -> Update:
-    """One step of the session by a worker, samples None for its end; waits for room in the queue."""
-    deadline = asyncio.get_running_loop().time() + BUSY_SECONDS
-    while True:
-        try:
-            update = await (
-                engine.run(session.finish) if samples is None else engine.run(session.feed, samples)
-            )
-        except Busy as busy:
-            if asyncio.get_running_loop().time() > deadline:
-                raise Closing(status.WS_1013_TRY_AGAIN_LATER, str(busy)) from None
-            await asyncio.sleep(0.1)
-        else:
-            engine.metrics.segments.inc(len(update.final))
-            return update
+async def _answer(websocket: WebSocket, options: LiveOptions, session: LiveSession) -> None:
+    """Send every update; the last one, after the end, as such."""
+    try:
+        async for update in session.updates():
+            kind = "end" if session.is_over else "update"
+            await _send(websocket, _update(kind, update, session.transcriber, options.words))
+    except Busy as busy:
+        raise Closing(status.WS_1013_TRY_AGAIN_LATER, str(busy)) from None
 
 
 async def _message(websocket: WebSocket) -> str | bytes:
@@ -294,11 +222,11 @@ def _samples(message: bytes, options: LiveOptions) -> NDArray[np.float32]:
     return samples
 
 
-def _update(kind: str, update: Update, session: StreamingTranscriber, words: bool) -> dict[str, Any]:
+def _update(kind: str, update: Update, transcriber: StreamingTranscriber, words: bool) -> dict[str, Any]:
     return {
         "type": kind,
-        "seconds": round(session.seconds, 3),
-        "language": session.language,
+        "seconds": round(transcriber.seconds, 3),
+        "language": transcriber.language,
         "final": [_segment(segment, words) for segment in update.final],
         "partial": [_segment(segment, words) for segment in update.partial],
     }

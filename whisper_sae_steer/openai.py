@@ -1,34 +1,26 @@
 """openai-whisper with steering: ``load_model(name).transcribe(audio, steer_alpha=1.0)``."""
 
-import os
-import shutil
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FunctionType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 import whisper
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from whisper import timing
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from .audio.reading import check_file, load_audio
+from .audio.ffmpeg import AudioSource, load_as_whisper
 from .audio.units import (
     MEL_FRAME_SECONDS,
     MEL_FRAMES_PER_ENCODER_FRAME,
     SAMPLES_PER_ENCODER_FRAME,
-    WINDOW_FRAMES,
     WINDOW_SAMPLES,
 )
-from .errors import AudioError
 from .models.convert import load_torch
 from .models.rules import SilenceRule
 from .models.taps import block_index
@@ -39,18 +31,16 @@ from .steering.cuts import (
     WindowCut,
     content_of,
     plan_window,
-    protect_seek_from_word_times,
 )
 from .steering.doubt import Answer, resolve_doubt
-from .steering.filtering import check_filter_risk, part_by_risk
+from .steering.filtering import check_filter_risk, filter_result
 from .steering.language import detect_at_speech, language_call
+from .steering.openai_library import Transcription, library_transcribe
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
 from .steering.risk import REMEMBERED_WORDS, written_segment
 from .steering.steerer import Steerer
 from .steering.unread import read_on
-
-AudioSource = str | Path | BinaryIO | np.ndarray | Tensor
 
 
 def load_model(
@@ -130,9 +120,9 @@ class SteeredWhisper(Whisper):
         steering = CallOptions(check_alpha(steer_alpha), steer_language_detection, skip_gaps, in_doubt="ask")
         steers = bool(steering.alpha) and self.steerer is not None
         check_filter_risk(filter_risk, steers)
-        samples = _samples_of(audio)
+        samples = load_as_whisper(audio)
         thresholds = {name: options[name] for name in SilenceRule._fields if name in options}
-        call = _Transcription(
+        call = Transcription(
             steering,
             samples=samples,
             silence_rule=SilenceRule(**thresholds),
@@ -140,10 +130,10 @@ class SteeredWhisper(Whisper):
         )
         options.setdefault("fp16", self.device.type != "cpu")  # as whisper does, which warns of it
         with active(self.steerer, call):
-            result: dict[str, Any] = _transcribe(cast(Whisper, self), samples, **options)
+            result: dict[str, Any] = library_transcribe(cast(Whisper, self), samples, **options)
         if steers:
             result["segments"] = list(self._labelled(result["segments"]))
-        return result if filter_risk is None else _filtered(result, filter_risk)
+        return result if filter_risk is None else filter_result(result, filter_risk)
 
     def decode(
         self,
@@ -157,7 +147,7 @@ class SteeredWhisper(Whisper):
         call = current(self.steerer)
         if call is None:
             call = Call(CallOptions(check_alpha(steer_alpha), steer_language_detection=True))
-        if not isinstance(call, _Transcription) or not call.options.alpha or self.steerer is None:
+        if not isinstance(call, Transcription) or not call.options.alpha or self.steerer is None:
             return self._decode_all(call, mel, options, **kwargs)
         batch = _batch_of(mel) or self._encode_window(call, mel.half() if options.fp16 else mel)
         asked: list[_DecodedWindow] = []
@@ -200,7 +190,7 @@ class SteeredWhisper(Whisper):
             return told(results)
         return [told(result, row) for row, result in enumerate(results)]
 
-    def _encode_window(self, call: "_Transcription", mel: Tensor) -> SteeredBatch:
+    def _encode_window(self, call: Transcription, mel: Tensor) -> SteeredBatch:
         """Encode a window [n_mels, 3000] of transcribe without its gap."""
         assert self.steerer is not None
         behind_gap = call.leads_past_gap()
@@ -228,7 +218,7 @@ class SteeredWhisper(Whisper):
         return call.last._replace(frames=frames)
 
     def _decode_window(
-        self, call: "_Transcription", batch: SteeredBatch, options: DecodingOptions, **kwargs: Any
+        self, call: Transcription, batch: SteeredBatch, options: DecodingOptions, **kwargs: Any
     ) -> "_DecodedWindow":
         """``whisper.decode``; the tokens then lead to speech that they leave out, and past a gap."""
         begin = self._tokenizer().timestamp_begin
@@ -265,7 +255,7 @@ class SteeredWhisper(Whisper):
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""
         call = current(self.steerer)
-        if not isinstance(call, _Transcription) or self.steerer is None:
+        if not isinstance(call, Transcription) or self.steerer is None:
             with active(self.steerer, language_call(call) if call else None):
                 return whisper.detect_language(self, mel, tokenizer)
 
@@ -319,43 +309,11 @@ class SteeredWhisper(Whisper):
             said.extend(segment["text"].split())
 
 
-@dataclass(frozen=True, eq=False)
-class _Transcription(Call):
-    """A call of ``transcribe``, with what of the library's options decides how windows are cut."""
-
-    samples: NDArray[np.float32] = field(kw_only=True)
-    """[n] of the recording, at 16 kHz"""
-    silence_rule: SilenceRule = field(kw_only=True)
-    skips_silence_seconds: float | None = field(kw_only=True)
-    """a rest of a window as short as this is skipped after its last word"""
-
-
 class _DecodedWindow(NamedTuple):
     """What the decoder made of a window, and where the library is led to after it."""
 
     result: DecodingResult
     cut: WindowCut | None
-
-
-def _samples_of(audio: AudioSource) -> NDArray[np.float32]:
-    """Samples [n]; of a file by the ffmpeg program where there is one, as whisper reads it. AudioError."""
-    if not isinstance(audio, str | os.PathLike) or shutil.which("ffmpeg") is None:
-        return load_audio(audio)
-    check_file(audio)  # whisper's own reading doesn't tell what it leaves out, and waits on a live playlist
-    try:
-        return load_audio(whisper.audio.load_audio(os.fspath(audio)))
-    except RuntimeError as error:
-        reason = str(error).strip().rpartition("\n")[2]
-        raise AudioError(f"{audio} can't be decoded as audio: {reason}") from None
-
-
-def _filtered(result: dict[str, Any], threshold: float) -> dict[str, Any]:
-    """The result without words of that risk and more, which it keeps apart."""
-    parts = [part_by_risk(segment, threshold) for segment in result["segments"]]
-    kept = [part.kept for part in parts if part.kept]
-    text = "".join(segment["text"] for segment in kept)
-    filtered = [part.filtered for part in parts if part.filtered]
-    return result | {"text": text, "segments": kept, "filtered": filtered}
 
 
 # Whisper decodes the same mel at one temperature after the other: what was encoded of it stays with it.
@@ -382,31 +340,3 @@ def _without_gap(mel: Tensor, cut: WindowCut | None) -> Tensor:
     mel = mel.clone()
     mel[:, MEL_FRAMES_PER_ENCODER_FRAME * cut.decode_until :] = 0  # as the library pads what ends here
     return mel
-
-
-def _add_word_timestamps(*, segments: list[dict[str, Any]], model: SteeredWhisper, **options: Any) -> None:
-    """whisper's; a seek to the end of a gap stays."""
-    timing.add_word_timestamps(segments=segments, model=model, **options)
-    call, carrier = current(model.steerer), segments[-1]["temperature"] if segments else None
-    cut = carrier.window.cut if isinstance(carrier, WindowTemperature) else None
-    if not isinstance(call, _Transcription) or cut is None:
-        return
-    rest_frames = WINDOW_FRAMES - cut.resume_at
-    rest_seconds = MEL_FRAME_SECONDS * MEL_FRAMES_PER_ENCODER_FRAME * rest_frames
-    if call.skips_silence_seconds is None or rest_seconds > call.skips_silence_seconds:
-        protect_seek_from_word_times(segments, cut, options["tokenizer"].timestamp_begin)
-
-
-def _print(line: str) -> None:
-    """Leave out the lines of segments that only move on."""
-    if line.split("] ", 1)[-1].strip():
-        print(line)
-
-
-# the library's own code, with two names changed for it alone
-_transcribe = FunctionType(
-    whisper.transcribe.__code__,
-    {**whisper.transcribe.__globals__, "add_word_timestamps": _add_word_timestamps, "print": _print},
-    argdefs=whisper.transcribe.__defaults__,
-)
-_transcribe.__kwdefaults__ = whisper.transcribe.__kwdefaults__

@@ -37,6 +37,15 @@ def part_by_risk(segment: Fields, threshold: float) -> Parted:
     return Parted(_of_words(segment, kept), _of_words(segment, filtered))
 
 
+def filter_result(result: Fields, threshold: float) -> Fields:
+    """openai-whisper's result without words of that risk and more, which it keeps apart."""
+    parts = [part_by_risk(segment, threshold) for segment in result["segments"]]
+    kept = [part.kept for part in parts if part.kept]
+    text = "".join(segment["text"] for segment in kept)
+    filtered = [part.filtered for part in parts if part.filtered]
+    return result | {"text": text, "segments": kept, "filtered": filtered}
+
+
 def _of_words(segment: Fields, words: list[Fields]) -> Fields | None:
     """The segment as if only some of its words were in it; its tokens stay."""
     if len(words) in (0, len(segment["words"])):

@@ -14,12 +14,21 @@ KEY_VARIABLE = "WHISPER_SAE_STEER_API_KEY"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments that :func:`main` reads."""
-    add_fields(parser, ServeConfig)
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[ServeConfig.model],
+        metavar="NAME",
+        help="names or paths of Whisper models; the first is the default and always loaded, others are loaded"
+        " at the first request that names them",
+    )
+    add_fields(parser, ServeConfig, skip=("model", "further_models"))
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; requests that run then are finished within the limit."""
     require("serve", "serve")
+    args.model, *args.further_models = args.model
     config = from_fields(args, ServeConfig)
     if config.api_key is None:
         config = replace(config, api_key=os.environ.get(KEY_VARIABLE))

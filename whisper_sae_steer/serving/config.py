@@ -18,9 +18,15 @@ class ServeConfig:
     port: int = 8000
     """TCP port; 0: any that is free"""
     model: str = "base"
-    """name or path of a Whisper model"""
+    """name or path of a Whisper model, for requests that name none"""
+    further_models: tuple[str, ...] = ()
+    """names or paths of others, each loaded at the first request that names it"""
+    idle_unload: float = 300.0
+    """seconds without work after which a further model is unloaded; 0: never"""
     device: Device = "auto"
     """where CTranslate2 runs; auto: cuda if there is one"""
+    device_index: tuple[int, ...] = (0,)
+    """GPUs, by number; of several, each gets a copy of the model"""
     compute_type: ComputeType = "default"
     """CTranslate2's; default: that of the files, as far as the device can"""
     pack: str = "auto"
@@ -28,13 +34,13 @@ class ServeConfig:
     steer_alpha: float = 1.0
     """strength for requests that don't give their own; 0 is the unsteered library"""
     aliases: tuple[str, ...] = ("whisper-1",)
-    """further names that requests may call the model by"""
+    """further names that requests may call the (first) model by"""
     workers: int = 1
-    """requests transcribed at the same time"""
+    """requests transcribed at the same time, by each model on each device"""
     cpu_threads: int = 0
     """CPU threads of each; 0: the library's choice"""
     max_queue: int = 32
-    """requests that may wait for a worker; more are refused with 429"""
+    """requests that may wait for a worker, each model's an equal share; more are refused with 429"""
     max_uploads: int = 64
     """uploads received at the same time; more are refused with 429"""
     max_upload_bytes: int = 25 * 2**20
@@ -63,10 +69,24 @@ class ServeConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         check_alpha(self.steer_alpha)
-        for name in ("max_queue", "cpu_threads", "shutdown_timeout"):
-            if getattr(self, name) < 0:
+        for name in ("max_queue", "cpu_threads", "shutdown_timeout", "idle_unload"):
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, as {getattr(self, name)} is")
+        if not self.device_index or min(self.device_index) < 0:
+            raise ConfigError(f"device_index must be numbers of 0 and more, not {self.device_index}")
+        if self.further_models and self.pack not in ("auto", "none"):
+            raise ConfigError(f"pack {self.pack} is for one model; several are served with auto or none")
         if self.cpu_threads > MOST_THREADS:
             raise ConfigError(f"cpu_threads must be at most {MOST_THREADS}, not {self.cpu_threads}")
         if self.api_key is not None and not self.api_key.strip():
             raise ConfigError("an empty api_key would let nobody in; leave it out to let everybody in")
+
+    @property
+    def workers_of_a_model(self) -> int:
+        """On all devices together."""
+        return self.workers * len(self.device_index)
+
+    @property
+    def jobs_of_a_model(self) -> int:
+        """That run or wait at most, if the queue is its alone."""
+        return self.workers_of_a_model + self.max_queue

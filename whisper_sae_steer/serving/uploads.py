@@ -9,8 +9,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.types import Message
 
 from .config import ServeConfig
-from .engine import ServingEngine
 from .errors import ApiError
+from .fleet import Fleet
 
 FIELD_BYTES = 2**16
 """of the fields beside the file, and of each"""
@@ -25,18 +25,18 @@ async def receive_form(request: Request) -> AsyncGenerator[FormData]:
     while it comes in where it grows too large (413), stalls or takes too long (408). What a file is called is
     never used.
     """
-    engine: ServingEngine = request.app.state.engine
-    config = engine.config
+    fleet: Fleet = request.app.state.fleet
+    config = fleet.config
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "send the audio as multipart/form-data", "unsupported_media")
     if _content_length(request) > config.max_upload_bytes + FIELD_BYTES:
         raise _too_large(config)
-    if not engine.has_room or not engine.uploads.take():
-        raise engine.busy()
+    if not fleet.has_room or not fleet.uploads.take():
+        raise fleet.busy()
     try:
         form = await _within_limits(request, config)
     finally:
-        engine.uploads.give_back()
+        fleet.uploads.give_back()
     try:
         yield form
     finally:
@@ -44,6 +44,11 @@ async def receive_form(request: Request) -> AsyncGenerator[FormData]:
 
 
 Form = Annotated[FormData, Depends(receive_form)]
+
+
+def fields_of(form: FormData) -> dict[str, str]:
+    """The form's fields that are filled in, beside files."""
+    return {name: value for name, value in form.items() if isinstance(value, str) and value}
 
 
 def audio_of(form: FormData, config: ServeConfig) -> BinaryIO:

@@ -1,6 +1,8 @@
 """Options of the server."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from ..commands.fields import check_choices
 from ..commands.values import MOST_THREADS, ComputeType, Device
@@ -90,3 +92,31 @@ class ServeConfig:
     def jobs_of_a_model(self) -> int:
         """That run or wait at most, if the queue is its alone."""
         return self.workers_of_a_model + self.max_queue
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """Where the server runs. Raises ConfigError for options that contradict each other."""
+
+    engine: Literal["local", "ray"] = "local"
+    """this process alone, or replicas of the server on a Ray cluster behind it"""
+    replicas: int = 1
+    """of the server, with --engine ray"""
+    max_replicas: int | None = None
+    """as many of them under load; no more than --replicas when left out"""
+    address: str | None = None
+    """of a running Ray cluster; one is started on this machine when left out"""
+    gpus: float = 0.0
+    """GPUs that Ray reserves for a replica; 0.5: two share one"""
+
+    def __post_init__(self):
+        check_choices(self)
+        given = (self.replicas, self.max_replicas, self.address, self.gpus)
+        if self.engine == "local" and given != (1, None, None, 0):
+            raise ConfigError("--replicas, --max_replicas, --address and --gpus are for --engine ray")
+        if self.replicas < 1:
+            raise ConfigError(f"replicas must be at least 1, not {self.replicas}")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ConfigError(f"max_replicas must be at least {self.replicas}, as replicas is")
+        if not 0 <= self.gpus < math.inf:
+            raise ConfigError(f"gpus must be a number of 0 or more, not {self.gpus}")

@@ -8,6 +8,7 @@ it sends ``{"type": "error", "message": …}``.
 
 import asyncio
 import json
+from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,8 @@ from ..errors import AudioError, SteerError
 from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .engine import ServingEngine
-from .errors import Busy
+from .errors import ApiError, Busy
+from .fleet import Fleet
 from .options import Task, check_task
 from .security import KEY_PROTOCOL, is_page_elsewhere, require_key
 from .sessions import LiveSession, TooLong
@@ -42,6 +44,8 @@ class LiveOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    model: str | None = None
+    """name of a model, or an alias; the server's default when left out"""
     steer_alpha: float | None = Field(None, ge=0, le=MAX_ALPHA)
     """strength of the steering; the server's own when left out"""
     language: str | None = None
@@ -65,7 +69,7 @@ class Closing(WebSocketException):
 @router.websocket("/v1/audio/stream")
 async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
     """One live session. Sessions share the workers with uploads: each step is a job."""
-    engine: ServingEngine = websocket.app.state.engine
+    fleet: Fleet = websocket.app.state.fleet
     # a browser that offers protocols, one of them the key, wants one of the others chosen
     offered = [name for name in websocket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
     await websocket.accept(offered[0] if offered else None)
@@ -73,21 +77,21 @@ async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
         message = "without an API key, the pages of other sites are not let in"
         await _close(websocket, Closing(status.WS_1008_POLICY_VIOLATION, message))
         return
-    if not engine.has_room or not engine.uploads.take():
-        await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(engine.busy())))
+    if not fleet.has_room or not fleet.uploads.take():
+        await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(fleet.busy())))
         return
     try:
-        await _serve(websocket, engine)
+        await _serve(websocket, fleet)
         await websocket.close()
     except WebSocketDisconnect:
-        engine.metrics.hangups.inc()
+        fleet.metrics.hangups.inc()
     except Closing as closing:
         await _close(websocket, closing)
     except Exception:
         log.exception("unforeseen")
         await _close(websocket, Closing(status.WS_1011_INTERNAL_ERROR, "the server failed; its log says why"))
     finally:
-        engine.uploads.give_back()
+        fleet.uploads.give_back()
 
 
 async def _close(websocket: WebSocket, closing: Closing) -> None:
@@ -98,8 +102,9 @@ async def _close(websocket: WebSocket, closing: Closing) -> None:
         pass  # it is gone already
 
 
-async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
+async def _serve(websocket: WebSocket, fleet: Fleet) -> None:
     options = _options(await _message(websocket))
+    engine = await _engine(fleet, options.model)
     alpha = engine.config.steer_alpha if options.steer_alpha is None else options.steer_alpha
     try:
         check_task(options.task, engine)
@@ -126,6 +131,15 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _engine(fleet: Fleet, model: str | None) -> ServingEngine:
+    try:
+        return await fleet.engine(model)
+    except ApiError as error:
+        unknown = error.status == HTTPStatus.NOT_FOUND
+        code = status.WS_1007_INVALID_FRAME_PAYLOAD_DATA if unknown else status.WS_1013_TRY_AGAIN_LATER
+        raise Closing(code, str(error)) from None
 
 
 async def _receive(websocket: WebSocket, options: LiveOptions, session: LiveSession) -> None:

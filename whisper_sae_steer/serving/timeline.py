@@ -16,8 +16,9 @@ from .decoding import decode
 from .disconnect import unless_gone
 from .engine import ServingEngine
 from .errors import ApiError
+from .fleet import Fleet
 from .security import require_key
-from .uploads import Form, audio_of
+from .uploads import Form, audio_of, fields_of
 
 STEP_SECONDS = 0.1
 """seconds from one value to the next"""
@@ -31,10 +32,11 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
 @router.post("/audio/timeline")
 async def timeline(request: Request, form: Form) -> dict[str, Any]:
     """Speech probability and hallucination risk at each 0.1 s of an upload, without transcribing it."""
-    engine: ServingEngine = request.app.state.engine
+    fleet: Fleet = request.app.state.fleet
+    file = audio_of(form, fleet.config)
+    engine = await unless_gone(request, fleet.engine(fields_of(form).get("model")))
     if engine.model.steerer is None:
         raise ApiError(409, f"{engine.name} is served without a steering pack: nothing hears speech in it")
-    file = audio_of(form, engine.config)
     answer = await unless_gone(request, engine.run(_read, engine, file))
     request.state.log |= {"audio_seconds": answer["duration"]}
     return answer

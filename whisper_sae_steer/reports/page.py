@@ -21,6 +21,8 @@ from ..audio.writing import to_opus
 from ..files import write_text
 
 REPORTS = "whisper_sae_steer.reports"
+LOOK = Path(__file__).with_name("templates") / "look.css"
+"""the style sheet that all pages share"""
 
 
 def write_page(path: Path, title: str, body: Sequence[Markup]) -> None:
@@ -43,9 +45,9 @@ def paragraph(text: str, small: bool = False) -> Markup:
     return _part("paragraph", text, small)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """HTML of a table; its first column is aligned to the left. It scrolls where the screen is narrow."""
-    return _part("table", head, rows)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False) -> Markup:
+    """HTML of a table of figures, names in its first column, or of ``text``; it scrolls where it is wide."""
+    return _part("table", head, rows, text)
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -74,7 +76,7 @@ def draw(plot: Callable[[Any], None], height: float = 3) -> bytes:
         figure = Figure(figsize=(7, height), layout="constrained")
         plot(figure)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg")
+        figure.savefig(buffer, format="svg", transparent=True)
     return buffer.getvalue()
 
 

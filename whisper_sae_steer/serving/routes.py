@@ -57,6 +57,8 @@ def _model(name: str, engine: ServingEngine) -> dict[str, Any]:
         "owned_by": "whisper-sae-steer",
         "steer_alpha": engine.config.steer_alpha,
         "steered": engine.model.steerer is not None,
+        "root": engine.name,
+        "languages": list(engine.model.supported_languages),
     }
 
 

@@ -165,7 +165,7 @@ def read_png(data: bytes) -> NDArray[np.uint8]:
 
 
 def test_templates_of_other_rooms() -> None:
-    with pytest.raises(UndefinedError, match="'clip' is undefined"):
+    with pytest.raises(UndefinedError, match="'title' is undefined"):
         page.render(examples.PEERS, "example.html.j2")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from whisper.utils import WriteSRT, WriteTXT, WriteVTT
 
+from tests.support.pages import CHROMIUM, faults, in_browser
 from tests.support.real_models import sample, truth
 from tests.support.serving_parts import ModelAsTold, Serving, post, serving, tiny, until, wav
 from whisper_sae_steer.faster import Word
@@ -23,8 +23,6 @@ from whisper_sae_steer.serving import page as page_files
 from whisper_sae_steer.serving.config import ServeConfig
 
 api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which isn't here")
 expect = api.expect
 LONG = 60_000
 """milliseconds for what a model works on"""
@@ -399,7 +397,8 @@ def test_it_fits_a_phone_in_light_and_dark(browser: Any, server: Serving, record
     page.goto(server.url)
     page.set_input_files("#file", recording)
     expect(page.locator("#result")).to_be_visible()
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    done(page)
+    assert faults(page) == {}
     background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     light = sum(map(int, re.findall(r"\d+", background))) > 3 * 128
     assert light == (scheme == "light")

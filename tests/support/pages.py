@@ -18,8 +18,8 @@ WIDER = """() => {
         .map((one) => one.outerHTML.slice(0, 200));
 }"""
 WITHOUT_HINT = """() => [...document.querySelectorAll("*")]
-    .filter((one) => one.scrollWidth > one.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(one).overflowX))
-    .filter((one) => one !== document.documentElement)
+    .filter((one) => one.scrollWidth > one.clientWidth + 1 && one !== document.documentElement)
+    .filter((one) => /auto|scroll/.test(getComputedStyle(one).overflowX))
     .filter((one) => {
         const { backgroundImage, backgroundAttachment } = getComputedStyle(one);
         const shade = backgroundImage.includes("linear-gradient") && backgroundAttachment.includes("local");
@@ -30,7 +30,7 @@ BROKEN = """() => {
     const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let text = walk.nextNode(); text; text = walk.nextNode()) {
         if (["STYLE", "SCRIPT"].includes(text.parentElement.tagName)) continue;
-        for (const word of text.data.matchAll(/[\\\\p{L}\\\\p{N}_]+/gu)) {
+        for (const word of text.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
             const range = document.createRange();
             range.setStart(text, word.index);
             range.setEnd(text, word.index + word[0].length);
@@ -39,7 +39,7 @@ BROKEN = """() => {
         }
     }
     return found;
-}""".replace("\\\\", "\\")
+}"""
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def looked_at(path: Path, width: int = 400, scheme: str = "light") -> Generator[
 
 
 def faults(page: Any) -> dict[str, list[str]]:
-    """What is wider than the page, scrolls without a hint, or is broken in mid-word; nothing where all is well."""
+    """What is wider than the page, scrolls without a hint, or is broken in mid-word; else nothing."""
     scripts = {"wider than the page": WIDER, "no hint": WITHOUT_HINT, "broken words": BROKEN}
     found = {name: page.evaluate(script) for name, script in scripts.items()}
     return {name: items for name, items in found.items() if items}

@@ -36,8 +36,8 @@ def render(room: str, name: str, **values: object) -> Markup:
 
 
 def heading(text: str, level: int = 2) -> Markup:
-    """HTML of a section's heading."""
-    return _part("heading", text, level)
+    """HTML of a section's heading; a file's name may go on in the next line after each ``_``."""
+    return _part("heading", Markup("_<wbr>").join(text.split("_")), level)
 
 
 def paragraph(text: str, small: bool = False) -> Markup:

@@ -69,7 +69,7 @@ function changed(now) {
 function ended(error) {
   running = null;
   button(false);
-  $("status").textContent = "Done.";
+  $("status").textContent = error ? "" : "Done.";
   fail(error);
 }
 

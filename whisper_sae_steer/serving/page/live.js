@@ -7,7 +7,7 @@ const SENTENCE_END = /[.?!。？！]["'”’)]*$/;
 
 /**
  * Starts a session with the options of the WebSocket's first message. `changed(session)` is called whenever
- * something is new, `ended(error)` once; the error is null where all went well.
+ * something is new, and `ended(error)` once, if it could start at all; the error is null where all went well.
  */
 export async function startLive(options, changed, ended) {
   const stream = await microphone();
@@ -16,11 +16,15 @@ export async function startLive(options, changed, ended) {
   const socket = liveSocket();
   let refusal = "the connection was lost", capture;
 
-  function over(error) {
+  function release() {
     stream.getTracks().forEach((track) => track.stop());
     if (context.state !== "closed") context.close();
     socket.onclose = null;
     socket.close();
+  }
+
+  function over(error) {
+    release();
     ended(error);
   }
 
@@ -44,7 +48,7 @@ export async function startLive(options, changed, ended) {
     capture = new AudioWorkletNode(context, "capture");
     context.createMediaStreamSource(stream).connect(capture).connect(context.destination); // which hears silence
   } catch (error) {
-    over(null);
+    release();
     throw error;
   }
   socket.send(JSON.stringify(options));

@@ -3,7 +3,8 @@
 The client sends JSON with its :class:`LiveOptions` (``{}`` will do), then binary messages of 16 kHz mono
 samples, then ``{"type": "end"}``. The server answers ``{"type": "ready"}``, an ``update`` whenever it has
 listened on, and an ``end`` with the last segments, and closes with 1000. Before it closes for another reason
-it sends ``{"type": "error", "message": …}``.
+it sends ``{"type": "error", "message": …}``. The ``speech_prob`` of updates, one after the other, are how
+likely speech is at each 0.1 s (``step`` of the first answer) of the session; at α = 0 there are none.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audio.reading import check_samples
 from ..errors import AudioError, SteerError
+from ..steering.labels import STEP_SECONDS
 from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .engine import ServingEngine
@@ -117,9 +119,8 @@ async def _serve(websocket: WebSocket, fleet: Fleet) -> None:
         )
     except SteerError as error:
         raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, str(error)) from None
-    await _send(
-        websocket, {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
-    )
+    ready = {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
+    await _send(websocket, {**ready, "step": STEP_SECONDS})
     session = LiveSession(engine, transcriber, options.min_chunk)
     tasks = [
         asyncio.create_task(_receive(websocket, options, session)),
@@ -241,6 +242,7 @@ def _update(kind: str, update: Update, transcriber: StreamingTranscriber, words:
         "type": kind,
         "seconds": round(transcriber.seconds, 3),
         "language": transcriber.language,
+        "speech_prob": [round(value, 4) for value in transcriber.speech_prob],
         "final": [_segment(segment, words) for segment in update.final],
         "partial": [_segment(segment, words) for segment in update.partial],
     }

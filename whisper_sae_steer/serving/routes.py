@@ -47,15 +47,19 @@ def model(request: Request, name: str) -> dict[str, Any]:
 
 
 def _model(name: str, fleet: Fleet) -> dict[str, Any]:
-    engine = fleet.member(name).engine
+    """As OpenAI describes one, its own name (``root``), and what is only known of a loaded one or None."""
+    member = fleet.member(name)
+    model = member.engine and member.engine.model
     return {
         "id": name,
         "object": "model",
         "created": fleet.started,
         "owned_by": "whisper-sae-steer",
+        "root": member.name,
         "steer_alpha": fleet.config.steer_alpha,
-        "loaded": engine is not None,
-        "steered": None if engine is None else engine.model.steerer is not None,
+        "loaded": model is not None,
+        "steered": model and model.steerer is not None,
+        "languages": model and list(model.supported_languages),
     }
 
 

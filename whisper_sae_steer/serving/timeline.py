@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ..faster import WhisperModel
 from ..steering.ctranslate import SteeredStorage
-from ..steering.labels import Labels
+from ..steering.labels import STEP_SECONDS, Labels
 from .decoding import decode
 from .disconnect import unless_gone
 from .engine import ServingEngine
@@ -20,10 +20,6 @@ from .fleet import Fleet
 from .security import require_key
 from .uploads import Form, audio_of, fields_of
 
-STEP_SECONDS = 0.1
-"""seconds from one value to the next"""
-SPAN_SECONDS = 1.0
-"""around each value that it is judged over: probabilities are calibrated for segments of 1 s and more"""
 DIGITS = 5
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
@@ -63,6 +59,4 @@ def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[L
         assert model.steerer is not None
         scores = encoded.batch.scores[0]
         for step in range(-(-len(window) // round(STEP_SECONDS * SAMPLE_RATE))):
-            middle = (step + 0.5) * STEP_SECONDS
-            start, end = max(0.0, middle - SPAN_SECONDS / 2), middle + SPAN_SECONDS / 2
-            yield model.steerer.label_stretch(scores, start, end)
+            yield model.steerer.label_moment(scores, (step + 0.5) * STEP_SECONDS)

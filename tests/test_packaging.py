@@ -89,7 +89,7 @@ def test_metadata(wheel: ZipFile, metadata: Message) -> None:
     assert metadata["Name"] == "whisper-sae-steer"
     assert metadata["Version"] == version("whisper-sae-steer") == whisper_sae_steer.__version__
     assert set(metadata.get_all("Provides-Extra", [])) == {
-        *("weights", "train", "hf", "batch", "serve", "ray", "peers", "analysis", "download", "dev"),
+        *("weights", "train", "hf", "batch", "serve", "otel", "ray", "peers", "analysis", "download", "dev"),
     }
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "whisper-sae-steer = whisper_sae_steer.cli:main" in wheel.read(name).decode()
@@ -98,7 +98,7 @@ def test_metadata(wheel: ZipFile, metadata: Message) -> None:
 def test_dependencies_are_the_imports(metadata: Message) -> None:
     extras = {
         name
-        for extra in ("train", "peers", "batch", "ray", "serve", "analysis", "download")
+        for extra in ("train", "peers", "batch", "ray", "serve", "otel", "analysis", "download")
         for name in requirements(metadata, extra)
     }
     optional = {*extras, "triton"}  # which comes with torch for CUDA

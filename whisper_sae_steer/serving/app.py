@@ -1,11 +1,11 @@
 """The application: what the modules of this folder make together."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
-from . import health, live, page, routes, timeline
+from . import health, live, page, routes, timeline, wyoming
 from .config import ServeConfig
 from .engine import ServingEngine
 from .errors import add_handlers
@@ -22,7 +22,11 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
         served = model or load_model(config)
         served.config, served.metrics = config, metrics
         engine = app.state.engine = ServingEngine(config, served_name(config), served, metrics)
-        yield
+        async with AsyncExitStack() as others:
+            if config.wyoming is not None:
+                await others.enter_async_context(wyoming.listening(config.wyoming, engine))
+            yield
+            engine.closing = True  # to what begins now
         engine.close()
 
     metrics = Metrics()

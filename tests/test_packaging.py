@@ -63,7 +63,7 @@ def imported(*folders: str) -> set[str]:
 
 
 def distributions(modules: set[str]) -> set[str]:
-    found = packages_distributions()
+    found = {**packages_distributions(), "opentelemetry": ["opentelemetry-api"]}  # which others add to
     return {canonicalize_name(found[module][0]) for module in modules if module in found}
 
 
@@ -101,7 +101,7 @@ def test_dependencies_are_the_imports(metadata: Message) -> None:
         for extra in ("train", "peers", "batch", "ray", "serve", "otel", "analysis", "download")
         for name in requirements(metadata, extra)
     }
-    optional = {*extras, "triton"}  # which comes with torch for CUDA
+    optional = {*extras, "triton", "opentelemetry-api"}  # which come with torch for CUDA, and with FastAPI
     needed = distributions(imported("whisper_sae_steer")) - {"whisper-sae-steer"} - optional
     assert needed == set(requirements(metadata))
     also = distributions(imported("tests", "benchmarks", "calibration")) - {"whisper-sae-steer"}

@@ -1,5 +1,6 @@
-"""Traces: what a collector gets of a request, and that nothing is imported without one."""
+"""Traces: what a collector gets of a request, and that nothing sends without one."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -16,11 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.support.serving_parts import TRANSCRIBE, ModelAsTold, http, post, serving, tiny, until, wav
 from tests.support.wyoming_parts import listening, said
-from whisper_sae_steer.errors import MissingExtraError
-from whisper_sae_steer.serving import tracing
 from whisper_sae_steer.serving.config import ServeConfig
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+REQUEST = f"POST {TRANSCRIBE}"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     """Spans that have ended."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)  # setting it is for once in a process
     return exporter
 
 
@@ -41,23 +42,22 @@ def tree(exporter: InMemorySpanExporter) -> dict[str, str | None]:
 
 def test_a_request_is_one_trace(finished: InMemorySpanExporter):
     with serving(ServeConfig(), tiny()) as server:
-        assert post(server, wav(1)).status_code == 200
-    assert tree(finished) == {
-        "request": None,
-        "queue": "request",
-        "transcribe": "request",
-        "decode": "transcribe",
-    }
+        http.get(server.url + "/health")
+        http.get(server.url + "/metrics")
+        assert post(server, wav(1), name="my-private-name.wav", prompt="my-private-prompt").status_code == 200
+        until(lambda: REQUEST in tree(finished))
+    assert tree(finished) == {REQUEST: None, "queue": REQUEST, "transcribe": REQUEST, "decode": "transcribe"}
     spans: Any = finished.get_finished_spans()
     assert len({span.context.trace_id for span in spans}) == 1
-    (request,) = (span for span in spans if span.name == "request")
-    assert dict(request.attributes) == {"http.route": TRANSCRIBE, "http.response.status_code": 200}
+    (request,) = (span for span in spans if span.name == REQUEST)
+    assert request.attributes["http.response.status_code"] == 200
     assert all(request.start_time <= span.start_time <= span.end_time <= request.end_time for span in spans)
+    assert "my-private" not in "".join(span.to_json() for span in spans)
 
 
 def test_it_belongs_to_the_trace_that_the_client_names(finished: InMemorySpanExporter):
     with serving(ServeConfig(), ModelAsTold()) as server:
-        http.get(server.url + "/health", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+        http.get(server.url + "/v1/models", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
         until(finished.get_finished_spans)
     (request,) = finished.get_finished_spans()
     assert request.parent is not None
@@ -67,6 +67,7 @@ def test_it_belongs_to_the_trace_that_the_client_names(finished: InMemorySpanExp
 def test_so_is_an_utterance(finished: InMemorySpanExporter):
     with listening(ModelAsTold()) as server:
         said(server.address, bytes(32_000))
+        until(lambda: "utterance" in tree(finished))
     assert tree(finished) == {"utterance": None, "queue": "utterance", "transcribe": "utterance"}
 
 
@@ -96,41 +97,36 @@ def collector() -> Generator[tuple[str, list[tuple[str, bytes]]]]:
         server.server_close()
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(tracing, "_tracer", None)
-    return monkeypatch
+SERVER = """
+import sys
+from tests.support.serving_parts import ModelAsTold, http, serving
+from whisper_sae_steer.serving.config import ServeConfig
+
+with serving(ServeConfig(), ModelAsTold()) as server:
+    http.get(server.url + "/v1/models")
+print([name for name in sys.modules if name.startswith("opentelemetry.sdk.")])
+"""
 
 
-def test_spans_go_to_the_collector_of_the_environment(environment: pytest.MonkeyPatch):
+def modules_of_a_server(**variables: str) -> str:
+    """Names of OpenTelemetry's SDK that a server with those variables has imported, after a request."""
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
+def test_spans_go_to_the_collector_of_the_environment():
     with collector() as (address, got):
-        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
-        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        tracing.start()
-        with tracing.span("request") as attributes:
-            attributes["http.route"] = "/health"
-        until(lambda: got)
-    (path, body), *_ = got
+        modules_of_a_server(OTEL_EXPORTER_OTLP_ENDPOINT=address, OTEL_SERVICE_NAME="at-home")
+    ((path, body),) = got
     assert path == "/v1/traces"
     (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
-    assert {a.key: a.value.string_value for a in resource.resource.attributes}[
-        "service.name"
-    ] == "whisper-sae-steer"
-    assert [span.name for span in resource.scope_spans[0].spans] == ["request"]
+    facts = {a.key: a.value.string_value for a in resource.resource.attributes}
+    assert facts["service.name"] == "at-home"
+    assert [span.name for scope in resource.scope_spans for span in scope.spans] == ["GET /v1/models"]
 
 
-def test_a_missing_extra_is_one_line(environment: pytest.MonkeyPatch):
-    environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:1")
-    environment.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "whisper-sae-steer\[otel\]"'):
-        tracing.start()
-
-
-def test_without_a_collector_nothing_is_imported():
-    code = (
-        "import sys; from whisper_sae_steer.serving import app, tracing; tracing.start()\n"
-        "with tracing.span('request'): tracing.waited('queue', 0)\n"
-        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_without_a_collector_nothing_that_sends_is_imported():
+    assert modules_of_a_server() == "[]"

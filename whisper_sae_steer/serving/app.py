@@ -12,6 +12,7 @@ from .errors import add_handlers
 from .metrics import Metrics
 from .model import ServedModel, load_model, served_name
 from .observe import Observe
+from .tracing import TELEMETRY
 
 
 def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI:
@@ -31,7 +32,7 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
 
     metrics = Metrics()
     # without FastAPI's own schema, which asks for no key, and its /docs, which loads scripts from elsewhere
-    app = FastAPI(title="whisper-sae-steer", lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title="whisper-sae-steer", lifespan=lifespan, openapi_url=None, telemetry=TELEMETRY)
     app.state.config = config
     app.add_middleware(Observe, metrics=metrics)
     add_handlers(app)

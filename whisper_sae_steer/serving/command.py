@@ -26,14 +26,12 @@ def main(args: argparse.Namespace) -> int:
     check_compute_type(config.compute_type, config.device)
     import uvicorn  # and all of torch: after the options
 
-    from . import tracing
     from .app import create_app
     from .connections import PunctualProtocol
     from .live import MESSAGE_BYTES
     from .logs import configure
     from .model import load_model
 
-    tracing.start()
     app = create_app(config, load_model(config))
     configure()
     uvicorn.run(

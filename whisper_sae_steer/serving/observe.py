@@ -5,10 +5,9 @@ import uuid
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import tracing
 from .errors import CLIENT_CLOSED_REQUEST, ApiError, error_response
 from .metrics import Metrics
 
@@ -38,35 +37,27 @@ class Observe:
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        with tracing.span("request", Headers(scope=scope)) as attributes:
-            try:
-                await self.app(scope, receive, observed)
-            except Exception:
-                log.exception("unforeseen")
-                if not status:
-                    await error_response(ApiError(500, "the server failed; its log says why"))(
-                        scope, receive, observed
-                    )
-            finally:
-                seconds = time.perf_counter() - started
-                if not complete:
-                    status = CLIENT_CLOSED_REQUEST
-                self._count(scope, status, seconds)
-                path, method = scope["path"], scope["method"]
-                attributes |= {"http.route": _endpoint(scope), "http.response.status_code": status}
-                log.info(
-                    "request", method=method, path=path, status=status, seconds=round(seconds, 4), **facts
+        try:
+            await self.app(scope, receive, observed)
+        except Exception:
+            log.exception("unforeseen")
+            if not status:
+                await error_response(ApiError(500, "the server failed; its log says why"))(
+                    scope, receive, observed
                 )
-                structlog.contextvars.unbind_contextvars("request_id")
+        finally:
+            seconds = time.perf_counter() - started
+            if not complete:
+                status = CLIENT_CLOSED_REQUEST
+            self._count(scope, status, seconds)
+            path, method = scope["path"], scope["method"]
+            log.info("request", method=method, path=path, status=status, seconds=round(seconds, 4), **facts)
+            structlog.contextvars.unbind_contextvars("request_id")
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        endpoint = _endpoint(scope)
+        # the route's pattern, as anybody can ask for any number of paths
+        endpoint = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(endpoint, str(status)).inc()
         self.metrics.seconds.labels(endpoint).observe(seconds)
         if status == CLIENT_CLOSED_REQUEST:
             self.metrics.hangups.inc()
-
-
-def _endpoint(scope: Scope) -> str:
-    """The route's pattern, as anybody can ask for any number of paths."""
-    return getattr(scope.get("route"), "path", "other")

@@ -197,4 +197,4 @@ def test_the_first_words_are_final_after_a_second_of_speech():
     fed = 0
     while not session.feed(SPEECH[fed : fed + 800]).final:
         fed += 800
-    assert session.seconds - begin <= 1.2
+    assert session.seconds - begin <= 1.0

@@ -22,7 +22,7 @@ from .events import BadEvent
 
 IN_MEMORY_BYTES = 2**20
 """of a recording; what is longer is on disk, as uploads are"""
-MIN_CHUNK = 0.5
+MIN_CHUNK = 0.3
 """seconds of new audio after which a live utterance is transcribed again"""
 
 

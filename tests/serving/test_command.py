@@ -99,6 +99,7 @@ def test_the_server_that_is_started_waits_for_no_head_for_ever(monkeypatch: pyte
         (["--engine", "ray", "--replicas", "2", "--max_replicas", "1"], "max_replicas must be at least 2"),
         (["--engine", "ray", "--gpus", "nan"], "gpus must be a number of 0 or more"),
         (["--engine", "ray", "--device", "cuda"], "say --gpus 1"),
+        (["--engine", "ray", "--wyoming", "tcp://127.0.0.1:0"], "--wyoming needs the model in this process"),
     ],
 )
 def test_what_can_not_be_served_is_one_line_and_code_2(

@@ -34,13 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; requests that run then are finished within the limit."""
     require("serve", "serve")
-    args.model, *args.further_models = args.model
-    config, where = from_fields(args, ServeConfig), from_fields(args, ReplicaConfig)
-    if config.api_key is None:
-        config = replace(config, api_key=os.environ.get(KEY_VARIABLE))
+    config, where = config_of(args), from_fields(args, ReplicaConfig)
     if where.engine == "ray":
         if config.device == "cuda" and not where.gpus:
             raise ConfigError("--engine ray hides GPUs from replicas that reserve none; say --gpus 1")
+        if config.wyoming is not None:
+            raise ConfigError("--wyoming needs the model in this process; leave out --engine ray")
         require("--engine ray", "ray")
         from .replicas import served_by_replicas
 
@@ -53,6 +52,15 @@ def main(args: argparse.Namespace) -> int:
 
     _run(create_app(config, load_model(config)), config)
     return 0
+
+
+def config_of(args: argparse.Namespace) -> ServeConfig:
+    """What the arguments and the environment say of the server. ConfigError."""
+    first, *further = args.model
+    config = from_fields(
+        argparse.Namespace(**{**vars(args), "model": first, "further_models": further}), ServeConfig
+    )
+    return config if config.api_key is not None else replace(config, api_key=os.environ.get(KEY_VARIABLE))
 
 
 def _run(app: "FastAPI", config: ServeConfig) -> None:

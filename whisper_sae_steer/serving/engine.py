@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import SteerError
 from ..faster import WhisperModel
+from . import tracing
 from .config import ServeConfig
 from .errors import Busy
 from .metrics import Metrics
@@ -129,18 +130,22 @@ class ServingEngine:
         """
         if not self._jobs.take():
             raise self.busy()
-        cancelled = threading.Event()
+        cancelled, asked = threading.Event(), time.time_ns()
 
         def work() -> T:
             _cancelled.set(cancelled)
+            tracing.waited("queue", asked)
             started = time.monotonic()
             try:
-                return job(*args, **kwargs)
+                with tracing.span("transcribe"):
+                    return job(*args, **kwargs)
             except (Cancelled, SteerError) as error:
                 error.__context__ = None  # frames would keep the recording until some garbage collection
                 raise error.with_traceback(None) from None
             finally:
-                self._job_seconds += 0.1 * (time.monotonic() - started - self._job_seconds)
+                seconds = time.monotonic() - started
+                self.metrics.processing.inc(seconds)
+                self._job_seconds += 0.1 * (seconds - self._job_seconds)
 
         future: Future[T] = self._pool.submit(copy_context().run, work)
         future.add_done_callback(self._ended)

@@ -110,5 +110,6 @@ class LiveSession:
                     raise
                 await asyncio.sleep(0.1)
             else:
-                self._engine.metrics.segments.inc(len(update.final))
+                for segment in update.final:
+                    self._engine.metrics.wrote(segment.hallucination_risk)
                 return update

@@ -28,9 +28,9 @@ def main(args: argparse.Namespace) -> int:
 
     from .app import create_app
     from .connections import PunctualProtocol
-    from .live import MESSAGE_BYTES
     from .logs import configure
     from .model import load_model
+    from .sockets import MESSAGE_BYTES
 
     app = create_app(config, load_model(config))
     configure()

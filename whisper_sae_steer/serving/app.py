@@ -12,6 +12,7 @@ from .errors import add_handlers
 from .metrics import Metrics
 from .model import ServedModel, load_model, served_name
 from .observe import Observe
+from .realtime import route as realtime
 
 
 def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI:
@@ -31,6 +32,6 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
     app.state.config = config
     app.add_middleware(Observe, metrics=metrics)
     add_handlers(app)
-    for module in (routes, health, live, timeline, page):
+    for module in (routes, health, live, realtime, timeline, page):
         app.include_router(module.router)
     return app

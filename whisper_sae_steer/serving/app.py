@@ -12,6 +12,7 @@ from .fleet import Fleet
 from .metrics import Metrics
 from .model import ServedModel, load_model
 from .observe import Observe
+from .realtime import route as realtime
 from .tracing import TELEMETRY
 
 
@@ -35,6 +36,6 @@ def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI
     app.state.config, app.state.fleet = config, fleet
     app.add_middleware(Observe, metrics=metrics)
     add_handlers(app)
-    for module in (routes, health, live, timeline, page):
+    for module in (routes, health, live, realtime, timeline, page):
         app.include_router(module.router)
     return app

@@ -57,9 +57,8 @@ def main(args: argparse.Namespace) -> int:
 def config_of(args: argparse.Namespace) -> ServeConfig:
     """What the arguments and the environment say of the server. ConfigError."""
     first, *further = args.model
-    config = from_fields(
-        argparse.Namespace(**{**vars(args), "model": first, "further_models": further}), ServeConfig
-    )
+    named = argparse.Namespace(**vars(args) | {"model": first, "further_models": further})
+    config = from_fields(named, ServeConfig)
     return config if config.api_key is not None else replace(config, api_key=os.environ.get(KEY_VARIABLE))
 
 
@@ -68,8 +67,8 @@ def _run(app: "FastAPI", config: ServeConfig) -> None:
     import uvicorn
 
     from .connections import PunctualProtocol
-    from .live import MESSAGE_BYTES
     from .logs import configure
+    from .sockets import MESSAGE_BYTES
 
     configure()
     uvicorn.run(

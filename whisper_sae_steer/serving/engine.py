@@ -13,6 +13,7 @@ from ..errors import SteerError
 from ..faster import WhisperModel
 from .config import ServeConfig
 from .errors import Busy
+from .memory import give_back_memory
 from .metrics import Metrics
 
 P = ParamSpec("P")
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 LONGEST_RETRY_SECONDS = 60
 """seconds; OpenAI's client heeds no longer Retry-After"""
+TIDY_SECONDS = 10.0
+"""from one time that memory is given back to the next: live sessions end a job each second"""
 
 _cancelled: ContextVar[threading.Event] = ContextVar("cancelled")
 
@@ -72,6 +75,8 @@ class ServingEngine:
         self._pool = ThreadPoolExecutor(config.workers, "transcribe")
         self._job_seconds = 1.0
         """how long a job takes, as a running mean"""
+        self._tidied = 0.0
+        """when the memory was given back"""
         self.closing = False
         metrics.show(queued=lambda: self.queued, running=lambda: self._jobs.taken - self.queued)
 
@@ -112,15 +117,25 @@ class ServingEngine:
             except (Cancelled, SteerError) as error:
                 error.__context__ = None  # frames would keep the recording until some garbage collection
                 raise error.with_traceback(None) from None
+            except (SystemExit, KeyboardInterrupt) as error:  # which would end the event loop
+                raise RuntimeError("the job ended its thread") from error
             finally:
                 self._job_seconds += 0.1 * (time.monotonic() - started - self._job_seconds)
 
         future: Future[T] = self._pool.submit(copy_context().run, work)
-        future.add_done_callback(lambda _: self._jobs.give_back())
+        future.add_done_callback(lambda _: self._ended())
         try:
             return await asyncio.wrap_future(future)
         finally:
             cancelled.set()
+
+    def _ended(self) -> None:
+        """A job is over, or was dropped; after the last one a worker tidies up."""
+        self._jobs.give_back()
+        is_due = time.monotonic() - self._tidied > TIDY_SECONDS
+        if is_due and not self._jobs.taken and not self.closing:
+            self._tidied = time.monotonic()
+            self._pool.submit(give_back_memory)
 
     async def draw(
         self, job: Callable[P, Iterable[T]], *args: P.args, **kwargs: P.kwargs

@@ -74,6 +74,7 @@ def _working_in(folder: Path) -> Generator[None]:
 @cache
 def _parsers() -> dict[tuple[str, ...], argparse.ArgumentParser]:
     """Of all commands, to know their options."""
+    import_module("transformers")  # takes some commands seconds, and more where the machine is busy
     found: dict[tuple[str, ...], argparse.ArgumentParser] = {}
     for name, entry in COMMANDS.items():
         below = (

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ..commands.common import check_compute_type
 from ..commands.extras import require
@@ -35,6 +37,10 @@ def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; requests that run then are finished within the limit."""
     require("serve", "serve")
     config, where = config_of(args), from_fields(args, ReplicaConfig)
+    check_free(config.host, config.port)
+    if config.wyoming is not None and config.wyoming.startswith("tcp"):
+        address = urlsplit(config.wyoming)
+        check_free(address.hostname or "", address.port or 0)
     if where.engine == "ray":
         if config.device == "cuda" and not where.gpus:
             raise ConfigError("--engine ray hides GPUs from replicas that reserve none; say --gpus 1")
@@ -60,6 +66,15 @@ def config_of(args: argparse.Namespace) -> ServeConfig:
     named = argparse.Namespace(**vars(args) | {"model": first, "further_models": further})
     config = from_fields(named, ServeConfig)
     return config if config.api_key is not None else replace(config, api_key=os.environ.get(KEY_VARIABLE))
+
+
+def check_free(host: str, port: int) -> None:
+    """ConfigError if nobody may listen there now: said before a model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(f"can't listen at {host}:{port}: {error.strerror or error}") from None
 
 
 def _run(app: "FastAPI", config: ServeConfig) -> None:

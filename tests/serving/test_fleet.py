@@ -1,6 +1,7 @@
 """Several models behind one server: loaded on demand, once, unloaded when idle, and none in another's way."""
 
 import argparse
+import asyncio
 import json
 import threading
 import weakref
@@ -13,9 +14,15 @@ import openai
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from wyoming.asr import Transcribe
+from wyoming.client import AsyncClient
+from wyoming.info import Describe, Info
 
+from tests.support import realtime_parts
 from tests.support.real_models import SAMPLES, sample
+from tests.support.realtime_parts import no_turns, session
 from tests.support.serving_parts import ModelAsTold, Serving, http, post, refusal, serving, tiny, until, wav
+from tests.support.wyoming_parts import answer, listening, pcm, send, with_client
 from whisper_sae_steer.errors import ConfigError, WeightsError
 from whisper_sae_steer.serving import command, fleet
 from whisper_sae_steer.serving.app import create_app
@@ -130,6 +137,48 @@ def test_a_live_session_names_its_model_and_keeps_it_loaded(monkeypatch: pytest.
         final = "".join(segment["text"] for message in messages for segment in message["final"])
         assert "The train to the coast" in final
         until(lambda: not is_loaded(server, "tiny.en"))
+
+
+def test_a_realtime_session_takes_another_model_and_keeps_it_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ServeConfig(model="tiny.en", further_models=("second",), idle_unload=0.2)
+    with two_models(monkeypatch, lambda _: tiny(), tiny(), config) as server:
+        with session(server) as client:
+            assert client.receive()["session"]["audio"]["input"]["transcription"]["model"] == "tiny.en"
+            assert not is_loaded(server, "second")
+            told = client.update(audio=no_turns(transcription={"model": "second"}))
+            assert told["audio"]["input"]["transcription"]["model"] == "second"
+            threading.Event().wait(0.8)  # nothing is done meanwhile
+            assert is_loaded(server, "second")
+            client.append(realtime_parts.pcm(sample("speech")))
+            client.send("input_audio_buffer.commit")
+            completed = client.until("conversation.item.input_audio_transcription.completed")
+        assert "train to the coast" in completed["transcript"]
+        audio = server.app.state.fleet.metrics.registry.get_sample_value
+        assert audio("whisper_audio_seconds_total", {"model": "second"}) == pytest.approx(10, abs=0.1)
+        until(lambda: not is_loaded(server, "second"))
+
+
+def test_wyoming_names_the_models_and_takes_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "load_model", lambda _: tiny())
+    with listening(model="tiny.en", further_models=("second",)) as listener:
+
+        async def use(client: AsyncClient) -> tuple[list[str], str, str | None]:
+            await client.write_event(Describe().event())
+            told = await client.read_event()
+            assert told is not None
+            models = [model.name for model in Info.from_event(told).asr[0].models]
+            await client.write_event(Transcribe(name="second", language="en").event())
+            sending = asyncio.create_task(send(client, pcm(sample("speech"))))
+            text = (await answer(client)).text
+            await sending
+            await client.write_event(Transcribe(name="third").event())
+            return models, text, (await answer(client)).error[0]
+
+        models, text, code = with_client(listener.address, use)
+        assert models == ["tiny.en", "second"]
+        assert "train to the coast" in text
+        assert code == "model_not_found"
+        assert is_loaded(listener.server, "second")
 
 
 # --- loading -------------------------------------------------------------------------------------

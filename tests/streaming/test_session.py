@@ -107,6 +107,33 @@ def test_sentences_end_with_punctuation_or_before_a_pause():
 # --- sessions ------------------------------------------------------------------------------------
 
 
+def test_first_words_come_after_short_chunks_and_the_rest_after_longer_ones(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch
+):
+    written: list[int] = []
+
+    def write(decoder: StreamDecoder, window: StreamWindow, said: str) -> Any:
+        written.append(window.content)
+        return plain(decoder, window, said)
+
+    plain = StreamDecoder.write
+    monkeypatch.setattr(StreamDecoder, "write", write)
+
+    def first(options: dict[str, float]) -> tuple[int, int]:
+        """The update that brings the first word, and how often something was written."""
+        written.clear()
+        found = updates(model, SPEECH, 0.25, **options)
+        assert words_of(final(found)) == metrics.normalise(TEXT, "en").split()
+        return next(i for i, update in enumerate(found) if update.final), len(written)
+
+    both, short, long = (
+        first(options)
+        for options in ({"min_chunk": 1.0, "first_chunk": 0.5}, {"min_chunk": 0.5}, {"min_chunk": 1.0})
+    )
+    assert both[0] == short[0] < long[0]
+    assert long[1] <= both[1] < short[1]
+
+
 @pytest.mark.parametrize("chunk", [0.02, 10.0])
 def test_the_words_are_those_of_the_offline_transcript(model: WhisperModel, chunk: float):
     found = updates(model, SPEECH, chunk)
@@ -316,6 +343,7 @@ def test_bad_chunks_are_refused_and_the_session_goes_on(model: WhisperModel, chu
         ({"task": "sing"}, ValueError, "sing"),
         ({"min_chunk": 0}, ValueError, "min_chunk"),
         ({"min_chunk": 31}, ValueError, "min_chunk"),
+        ({"first_chunk": 0}, ValueError, "first_chunk"),
         ({"pause": 0}, ValueError, "pause"),
         ({"pause": 11}, ValueError, "pause"),
         ({"pause": 1, "steer_alpha": 0}, ValueError, "gate"),

@@ -99,7 +99,7 @@ async def run_step(
 class LiveSession:
     """Audio of one client in, text out: one task puts, another draws :meth:`updates`.
 
-    ``min_chunk``: seconds of new audio that are enough for a step, as the transcriber's.
+    ``min_chunk``: seconds of new audio that are enough for a step.
     """
 
     def __init__(self, engine: ServingEngine, transcriber: StreamingTranscriber, min_chunk: float):

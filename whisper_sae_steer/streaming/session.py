@@ -48,8 +48,9 @@ class StreamingTranscriber:
     ``steer_alpha`` as in ``transcribe``; at 0, or where the model has no pack, nothing tells speech from
     noise and everything is decoded. ``language`` None has it detected from the first words. Audio is
     transcribed when ``min_chunk`` seconds of it are new, in one go if more of it is fed at once: shorter is
-    sooner and dearer. The same chunks give the same updates. ``prompt`` is text that is taken as said before.
-    With ``pause`` the session is finished by itself as soon as someone has spoken and then been silent for
+    sooner, dearer, and wrong more often. Until someone's first words are final ``first_chunk`` seconds are
+    enough, if that is less. The same chunks give the same updates. ``prompt`` is text that is taken as said
+    before. With ``pause`` the session is finished by itself as soon as someone has spoken and then been silent for
     so many seconds; what it was fed beyond is in ``rest``. Raises AlphaError and StreamError.
     """
 
@@ -61,18 +62,21 @@ class StreamingTranscriber:
         language: str | None = None,
         task: Task = "transcribe",
         min_chunk: float = 1.0,
+        first_chunk: float | None = None,
         beam_size: int = 5,
         prompt: str = "",
         pause: float | None = None,
     ) -> None:
-        if not 0.1 <= min_chunk <= LONGEST_MIN_CHUNK:
-            raise StreamError(f"min_chunk must be 0.1 to {LONGEST_MIN_CHUNK:g} seconds, not {min_chunk}")
+        first_chunk = min_chunk if first_chunk is None else min(first_chunk, min_chunk)
+        for name, seconds in (("min_chunk", min_chunk), ("first_chunk", first_chunk)):
+            if not 0.1 <= seconds <= LONGEST_MIN_CHUNK:
+                raise StreamError(f"{name} must be 0.1 to {LONGEST_MIN_CHUNK:g} seconds, not {seconds}")
         if pause is not None and not 0 < pause <= LONGEST_PAUSE:
             raise StreamError(f"pause must be above 0 and at most {LONGEST_PAUSE:g} seconds, not {pause}")
         self._pause = None if pause is None else round(pause * ENCODER_FRAMES_PER_SECOND)
         """frames without speech that end the session"""
         self._decoder = StreamDecoder(model, steer_alpha, language, task, beam_size, self._pause)
-        self._min_chunk = round(min_chunk * SAMPLE_RATE)
+        self._min_chunk, self._first_chunk = (round(c * SAMPLE_RATE) for c in (min_chunk, first_chunk))
         self._waiting: deque[NDArray[np.float32]] = deque()
         """chunks not in the buffer yet"""
         self._buffer = np.zeros(0, np.float32)
@@ -143,7 +147,7 @@ class StreamingTranscriber:
             raise AudioError(f"a chunk must be an array of samples, not {type(chunk)}")
         samples = chunk if chunk.shape == (0,) else load_audio(chunk)
         self._waiting.append(np.array(samples, np.float32))  # the caller may write to its own again
-        while self._samples_waiting() >= self._min_chunk and not self._finished:
+        while self._samples_waiting() >= self._enough() and not self._finished:
             self._take()
             self._advance(last=False)
         return self._update()
@@ -156,6 +160,10 @@ class StreamingTranscriber:
             self._take()
             self._advance(last=True)
         return self._update()
+
+    def _enough(self) -> int:
+        """Samples that are transcribed at once, at least."""
+        return self._min_chunk if self._committed else self._first_chunk
 
     def _samples_waiting(self) -> int:
         return sum(len(chunk) for chunk in self._waiting)

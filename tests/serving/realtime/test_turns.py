@@ -14,7 +14,7 @@ from tests.support.serving_parts import Serving, serving, until
 from whisper_sae_steer.serving import sessions
 from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.engine import ServingEngine
-from whisper_sae_steer.serving.realtime.settings import CHUNK_SECONDS, default_settings
+from whisper_sae_steer.serving.realtime.settings import FIRST_CHUNK_SECONDS, default_settings
 
 FIRST, FIRST_TEXT = spoken("speech")
 SECOND, SECOND_TEXT = spoken("gap", 1)
@@ -105,7 +105,7 @@ def first_words(engine: ServingEngine, silence: float, speech: NDArray[np.float3
     """
     transcriber = default_settings(engine, engine.name).transcriber(engine)
     audio = np.concatenate([ROOM[: round(silence * 16_000)], speech])
-    step, fed = round(CHUNK_SECONDS * 16_000), 0
+    step, fed = round(FIRST_CHUNK_SECONDS * 16_000), 0
     while True:
         begun = process_time()
         update = transcriber.feed(audio[fed : fed + step])

@@ -31,7 +31,7 @@ from tests.support.wyoming_parts import (
 )
 from whisper_sae_steer import __version__
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.serving.wyoming.utterances import MIN_CHUNK
+from whisper_sae_steer.serving.wyoming.utterances import FIRST_CHUNK
 from whisper_sae_steer.streaming import StreamingTranscriber
 
 LIVE = "whisper-sae-steer-live"
@@ -193,7 +193,10 @@ def test_text_comes_while_somebody_speaks(server: Listening):
 
 def test_the_first_words_are_final_after_a_second_of_speech():
     """What of the bar of 1.5 s is waiting for audio, whatever else the machine does."""
-    session, begin = StreamingTranscriber(tiny(), min_chunk=MIN_CHUNK), truth("speech")["speech"][0]["start"]
+    session, begin = (
+        StreamingTranscriber(tiny(), first_chunk=FIRST_CHUNK),
+        truth("speech")["speech"][0]["start"],
+    )
     fed = 0
     while not session.feed(SPEECH[fed : fed + 800]).final:
         fed += 800

@@ -12,7 +12,7 @@ from ..sessions import Backlog, TooLong
 from ..sockets import Closing, Socket, serve, together
 from .audio import AudioReader
 from .events import Append, Event, SessionUpdate, client_event, client_id, error_event, event, new_id, parse
-from .settings import CHUNK_SECONDS, Settings, default_settings, from_beta
+from .settings import FIRST_CHUNK_SECONDS, Settings, default_settings, from_beta
 from .turns import Chosen, Mark, Turns
 
 BETA = ("realtime=v1", "openai-beta.realtime-v1")
@@ -63,7 +63,7 @@ class Client:
     def __init__(self, fleet: Fleet, socket: Socket, settings: Settings, beta: bool):
         self._fleet, self._socket, self._settings, self._beta = fleet, socket, settings, beta
         self._id, self._reader = new_id("sess"), AudioReader(settings.input.format.type)
-        self.backlog: Backlog[Mark] = Backlog(CHUNK_SECONDS, fleet.config.max_audio_seconds)
+        self.backlog: Backlog[Mark] = Backlog(FIRST_CHUNK_SECONDS, fleet.config.max_audio_seconds)
 
     async def listen(self) -> None:
         """Take events until the client goes; one that is wrong is answered with an error."""

@@ -21,8 +21,8 @@ from ..errors import ApiError
 from .audio import CODECS, AudioFormat
 from .events import Event, refusal
 
-CHUNK_SECONDS = 0.5
-"""of new audio that are transcribed at once, at least: two of them make the first words final"""
+FIRST_CHUNK_SECONDS = 0.5
+"""of new audio that are transcribed at once until the first words are final, which takes two of them"""
 BETA_FORMATS: dict[str, AudioFormat] = {
     "pcm16": "audio/pcm",
     "g711_ulaw": "audio/pcmu",
@@ -134,7 +134,7 @@ class Settings(_Part):
                 engine.model,
                 steer_alpha=self.steer_alpha,
                 language=given.language,
-                min_chunk=CHUNK_SECONDS,
+                first_chunk=FIRST_CHUNK_SECONDS,
                 prompt=given.prompt or said,
                 pause=turns.silence_duration_ms / 1000 if turns else None,
             )

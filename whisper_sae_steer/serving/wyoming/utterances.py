@@ -22,8 +22,8 @@ from .events import BadEvent
 
 IN_MEMORY_BYTES = 2**20
 """of a recording; what is longer is on disk, as uploads are"""
-MIN_CHUNK = 0.3
-"""seconds of new audio after which a live utterance is transcribed again"""
+FIRST_CHUNK = 0.3
+"""seconds of new audio after which a live utterance is transcribed again, until its first words are final"""
 
 
 class SampleFormat(BaseModel):
@@ -126,9 +126,9 @@ class LiveUtterance:
         self._form = form
         self._resampler = AudioResampler("flt", "mono", SAMPLE_RATE)
         transcriber = StreamingTranscriber(
-            engine.model, steer_alpha=options.steer_alpha, language=options.language, min_chunk=MIN_CHUNK
+            engine.model, steer_alpha=options.steer_alpha, language=options.language, first_chunk=FIRST_CHUNK
         )
-        self._session = LiveSession(engine, transcriber, MIN_CHUNK)
+        self._session = LiveSession(engine, transcriber, FIRST_CHUNK)
         self.seconds = 0.0
 
     @property

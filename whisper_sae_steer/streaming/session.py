@@ -50,8 +50,8 @@ class StreamingTranscriber:
     transcribed when ``min_chunk`` seconds of it are new, in one go if more of it is fed at once: shorter is
     sooner, dearer, and wrong more often. Until someone's first words are final ``first_chunk`` seconds are
     enough, if that is less. The same chunks give the same updates. ``prompt`` is text that is taken as said
-    before. With ``pause`` the session is finished by itself as soon as someone has spoken and then been silent for
-    so many seconds; what it was fed beyond is in ``rest``. Raises AlphaError and StreamError.
+    before. With ``pause`` the session is finished by itself as soon as someone has spoken and then been
+    silent for so many seconds; what it was fed beyond is in ``rest``. Raises AlphaError and StreamError.
     """
 
     def __init__(

@@ -245,6 +245,22 @@ def test_summary_of_recordings_with_gaps(tmp_path: Path) -> None:
     assert "Gaps of clean" not in table
 
 
+def test_classes_that_are_the_sources_are_shown_once(tmp_path: Path) -> None:
+    """A folder's class is its source; where a source has two classes both tables say something."""
+    rows = [
+        row("rain/1", 0, "you", kind="nonspeech", source="rain", **{"class": "rain"}),
+        row("moh/2", 0, "", kind="nonspeech", source="moh", **{"class": "moh"}),
+    ]
+    write_report(tmp_path, rows)
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "FPR_text by source" in table
+    assert "FPR_text by class" not in table
+    write_report(
+        tmp_path, [*rows, row("moh/3", 0, "", kind="nonspeech", source="moh", **{"class": "strings"})]
+    )
+    assert "FPR_text by class" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
 def test_summary_of_confidence() -> None:
     def scored(speech_prob: float) -> list[dict[str, float]]:
         return [{"speech_prob": speech_prob, "hallucination_risk": 1 - speech_prob}]

@@ -1,5 +1,6 @@
 """The command `calibrate`, from folders of audio to a pack that loads, on tiny.en."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.synthetic import write_folder
 from whisper_sae_steer.audio.units import SAMPLE_RATE
 from whisper_sae_steer.audio.writing import write_wav
-from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, measure, strength
+from whisper_sae_steer.calibrate import CalibrationConfig, calibrate, command, measure, strength
 from whisper_sae_steer.calibrate.gate import NEW_FEATURES
 from whisper_sae_steer.calibrate.strength import MAX_COST
 from whisper_sae_steer.cli import main
@@ -94,6 +95,8 @@ def test_noise_alone_keeps_the_shipped_gate(tmp_path: Path, capsys: pytest.Captu
     assert pack.metadata.metrics["gate"] is None
     printed = capsys.readouterr().out
     assert "broken.wav can't be decoded" in printed
+    assert re.search(r"tiny.en \(.*\): 5 recordings without speech, 0 with\n", printed)
+    assert printed.index("This takes about") < printed.index("Gained at α = 1")
     assert "Cost: not measured" in printed
     for use in (f'.load_model("tiny.en", pack="{out}")', f"--model tiny.en --pack {out} --backend faster"):
         assert use in printed
@@ -113,6 +116,7 @@ def test_interrupted_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         return encode(self, audio)
 
     monkeypatch.setattr(WindowEncoder, "__call__", interrupted)
+    monkeypatch.setattr(command, "window_seconds", lambda _: 0.1)  # which encodes a window, too
     assert run(out, "--nonspeech", noise) == 130
     assert not out.exists()
     assert len(list((tmp_path / "mine.work").glob("*.npz"))) == 2

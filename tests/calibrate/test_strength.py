@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 import whisper
+from matplotlib.figure import Figure
 
-from tests.support.calibration_parts import clip, window
+from tests.support.calibration_parts import clip, window, write_noise
+from tests.support.pages import faults, in_browser, looked_at
 from tests.support.real_models import OPEN, SHUT, sample, truth, vector_pack, weights
+from tests.support.serving_parts import until
 from tests.support.small_pack import WIDTH, small_pack
 from whisper_sae_steer.audio import synthetic
 from whisper_sae_steer.calibrate.gate import GateReport
 from whisper_sae_steer.calibrate.measure import CalibrationReport, FeatureRow
-from whisper_sae_steer.calibrate.report import text_report, write_html
+from whisper_sae_steer.calibrate.report import text_report, verdict, write_html
 from whisper_sae_steer.calibrate.strength import (
     GRIDS,
     MAX_COST,
@@ -36,6 +39,8 @@ from whisper_sae_steer.models.greedy import RawWindow, decode_windows
 from whisper_sae_steer.models.taps import WindowEncoder, rest_of_encoder
 from whisper_sae_steer.openai import SteeredWhisper
 from whisper_sae_steer.reports import metrics
+from whisper_sae_steer.reports.failures import Failure
+from whisper_sae_steer.reports.plots import FEW, distribution
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
 
@@ -90,9 +95,10 @@ def test_an_open_gate_is_measured_and_remembered(
     pack = vector_pack("tiny.en", bias=OPEN, gate="window")
     before, after = judge.point(pack, 0.0), judge.point(pack, 1.0)
     assert after.no_speech_prob != before.no_speech_prob
-    known_before, known_after = judge.no_speech(pack)
-    assert np.mean(known_before) == pytest.approx(before.no_speech_prob)
-    assert np.mean(known_after) == pytest.approx(after.no_speech_prob, abs=1e-4)
+    steered = judge.steered(pack)
+    found = [raw["no_speech_prob"] for window, raw in steered if not window.is_speech]
+    assert np.mean(found) == pytest.approx(after.no_speech_prob, abs=1e-4)
+    assert [window for window, _ in steered if window.is_speech] == judge.speech  # an open gate edits them
 
     second = Judge(None, windows, tmp_path / "decoded.json")
     assert (second.point(pack, 0.0), second.point(pack, 1.0)) == (before, after)
@@ -264,6 +270,45 @@ def test_text_report_says_what_was_gained_and_what_it_cost(report: CalibrationRe
     dead = report._replace(metadata=replace(report.metadata, no_speech_works=False))
     assert "The model's no-speech token doesn't work (mean probability" in text_report(dead)
     assert "AUC" not in text_report(without)
+
+
+def test_the_verdict_says_what_is_gained_or_not(report: CalibrationReport):
+    unsteered, steered = report.curve
+    assert verdict(report) == (
+        "This pack keeps text away from silence: text for 12.5% of held-back windows without speech"
+        " (unsteered 77.5%); WER of speech 8.7% (unsteered 8.5%)."
+    )
+    for after, said in (
+        (steered._replace(fpr_raw=0.775), "This pack gains nothing: text for 77.5%"),
+        (steered._replace(wer=0.1, wer_change=0.0147), "silence, but costs words: text for 12.5%"),
+        (steered._replace(wer=None, wer_change=None), "not known, because no speech was given."),
+    ):
+        assert said in verdict(report._replace(curve=(unsteered, after)))
+
+
+@in_browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_leads_with_the_verdict_and_lets_the_failed_be_heard(
+    report: CalibrationReport, tmp_path: Path, width: int
+):
+    noise = write_noise(tmp_path / "noise", fitted=1, held=0)
+    failed = clip("a-folder-of-mine/sounds/noise-with-a-long-name.wav", path=next(noise.iterdir()))
+    failures = (Failure(failed, "text where nobody speaks", "Thank you.", "Thank you."),)
+    write_html(report._replace(failures=failures), tmp_path / "report.html")
+    with looked_at(tmp_path / "report.html", width) as page:
+        assert faults(page) == {}
+        assert page.locator("h1 + p").inner_text() == verdict(report)
+        assert failed.key in page.locator("h3").all_inner_texts()
+        assert page.locator("audio").get_attribute("aria-label") == failed.key
+        until(lambda: page.locator("audio").evaluate("(one) => one.duration") > 2.9)
+
+
+def test_few_values_are_points_and_many_are_bars():
+    for count, bars in ((4, 0), (FEW, 0), (FEW + 1, 40)):
+        axes: Any = Figure().subplots()
+        distribution(axes, {"unsteered": [0.5] * count, "ours": [0.1]}, 0.0, 1.0)
+        assert len(axes.patches) == bars
+        assert sum(len(line.get_xdata()) for line in axes.lines) == (0 if bars else count + 1)
 
 
 def test_html_report_is_one_file_with_everything_in_it(report: CalibrationReport, tmp_path: Path):

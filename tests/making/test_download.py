@@ -340,7 +340,7 @@ def test_what_the_command_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(
         command, "estimated_seconds", lambda _weights, recordings, *_: taken.append(recordings)
     )
-    monkeypatch.setattr(command, "in_words", lambda _: sys.exit(0))
+    monkeypatch.setattr(command, "forecast", lambda *_: sys.exit(0))
     for arguments in (["--download"], ["--download", "fleurs", "musan"]):
         with pytest.raises(SystemExit):
             main(["make-pack", "--model", "tiny.en", "--no_bundle", "--sae", "new", *arguments])

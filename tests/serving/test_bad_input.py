@@ -287,7 +287,7 @@ def test_a_client_that_goes_ends_its_job_between_segments(
     connection = open_request(held, head, body)
     count = held.app.state.engine.metrics.registry.get_sample_value
     model.go.release(2)
-    until(lambda: count("whisper_segments_total") == 2)
+    until(lambda: count("whisper_segments_total", {"model": "some-model"}) == 2)
     connection.close()
     until(lambda: count("whisper_hangups_total") == 1)
     assert model.ended == 0

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.serving.test_page import CHROMIUM, api, in_browser
 from tests.support.documents import blocks
+from tests.support.pages import CHROMIUM, in_browser
 from tests.support.paths import ROOT
 from tests.support.real_models import sample
 from tests.support.serving_parts import serving, wav
 from whisper_sae_steer.serving.config import ServeConfig
+
+api = pytest.importorskip("playwright.sync_api", reason="pages are looked at with playwright")
 
 
 @pytest.fixture

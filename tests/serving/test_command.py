@@ -94,6 +94,11 @@ def test_the_server_that_is_started_waits_for_no_head_for_ever(monkeypatch: pyte
         (["--device", "abacus"], "'cuda'"),
         (["--port", "99999"], "port must be from 0 to 65535"),
         (["--cpu_threads", "2000000000"], "cpu_threads must be at most 1024"),
+        (["--replicas", "2"], "are for --engine ray"),
+        (["--engine", "ray", "--replicas", "0"], "replicas must be at least 1"),
+        (["--engine", "ray", "--replicas", "2", "--max_replicas", "1"], "max_replicas must be at least 2"),
+        (["--engine", "ray", "--gpus", "nan"], "gpus must be a number of 0 or more"),
+        (["--engine", "ray", "--device", "cuda"], "say --gpus 1"),
     ],
 )
 def test_what_can_not_be_served_is_one_line_and_code_2(

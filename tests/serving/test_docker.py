@@ -58,7 +58,7 @@ def test_what_it_starts_is_a_server_on_the_port_it_shows(instructions: list[tupl
     command.add_arguments(parser)
     assert entrypoint[1] == "serve"
     args = parser.parse_args(entrypoint[2:] + arguments)
-    assert (args.host, args.model) == ("0.0.0.0", "base")
+    assert (args.host, args.model) == ("0.0.0.0", ["base"])
     assert [str(args.port)] == of(instructions, "EXPOSE")
     (health,) = of(instructions, "HEALTHCHECK")
     (port, path) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", health)[0]

@@ -31,13 +31,12 @@ async def soon(condition: Any) -> None:
 
 def test_jobs_beyond_the_queue_are_refused_and_its_length_is_shown() -> None:
     engine, go = an_engine(workers=2, max_queue=1), threading.Event()
-    value = engine.metrics.registry.get_sample_value
 
     async def ask() -> list[Any]:
         jobs = [asyncio.ensure_future(engine.run(go.wait)) for _ in range(3)]
         await soon(lambda: engine.queued == 1)
         assert not engine.has_room
-        assert (value("whisper_queue_length"), value("whisper_running")) == (1, 2)
+        assert (engine.queued, engine.running) == (1, 2)
         with pytest.raises(Busy):
             await engine.run(go.wait)
         go.set()
@@ -45,7 +44,7 @@ def test_jobs_beyond_the_queue_are_refused_and_its_length_is_shown() -> None:
 
     assert asyncio.run(ask()) == [True] * 3
     assert engine.has_room
-    assert (value("whisper_queue_length"), value("whisper_running")) == (0, 0)
+    assert (engine.queued, engine.running) == (0, 0)
 
 
 def test_there_is_no_room_while_uploads_hold_all_slots() -> None:

@@ -12,11 +12,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.real_models import sample, truth
-from tests.support.serving_parts import Serving, serving, until
+from tests.support.serving_parts import Serving, serving, tiny, until
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.serving import live, sessions
 from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.engine import ServingEngine
+from whisper_sae_steer.serving.timeline import timeline_of
 
 SPEECH = sample("speech")
 PCM = (SPEECH * 32767).astype("<i2").tobytes()
@@ -103,6 +104,24 @@ def test_speech_comes_back_as_final_text(server: Serving, form: str):
         assert not any("words" in segment for segment in final)
 
 
+def test_updates_tell_how_likely_speech_is(server: Serving):
+    """One value each 0.1 s, near to those of the timeline, which hears the whole recording at once."""
+    silent = np.concatenate([np.zeros(4 * 16_000, np.float32), SPEECH])
+    with session(server, {"min_chunk": 0.5}) as connection:
+        for start in range(0, len(silent), 8000):
+            connection.send((silent[start : start + 8000] * 32767).astype("<i2").tobytes())
+        connection.send('{"type": "end"}')
+        messages = rest(connection)
+    heard = np.array([value for message in messages for value in message["speech_prob"]])
+    at_once = np.array([label.speech_prob for label in timeline_of(tiny(), silent)])
+    assert len(heard) == len(at_once) == 140
+    (spoken,) = truth("speech")["speech"]
+    inside = slice(40 + round(10 * spoken["start"]) + 5, 40 + round(10 * spoken["end"]) - 5)
+    assert heard[:40].max() < 0.1
+    assert heard[inside].mean() > 0.8
+    assert np.abs(heard - at_once)[inside].mean() < 0.1
+
+
 def test_noise_gives_no_text_and_alpha_zero_no_labels(server: Serving):
     noise = np.random.default_rng(0).normal(0, 600, 6 * 16_000).astype("<i2").tobytes()
     with session(server, {}) as connection:
@@ -116,6 +135,7 @@ def test_noise_gives_no_text_and_alpha_zero_no_labels(server: Serving):
         messages = rest(connection)
     assert text_of(messages) == WORDS
     assert {segment["speech_prob"] for message in messages for segment in message["final"]} == {None}
+    assert not any(message["speech_prob"] for message in messages)
 
 
 def test_sessions_share_the_model(server: Serving):

@@ -1,9 +1,11 @@
-"""The page in headless Chromium: from a file or the microphone to both transcripts."""
+"""The page in headless Chromium: from a file or the microphone to transcripts."""
 
+import json
 import re
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +13,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from whisper.utils import WriteSRT, WriteTXT, WriteVTT
 
+from tests.support.pages import CHROMIUM, faults, in_browser
 from tests.support.real_models import sample, truth
-from tests.support.serving_parts import ModelAsTold, Serving, serving, tiny, until, wav
+from tests.support.serving_parts import ModelAsTold, Serving, post, serving, tiny, until, wav
 from whisper_sae_steer.faster import Word
+from whisper_sae_steer.serving import page as page_files
 from whisper_sae_steer.serving.config import ServeConfig
 
 api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which isn't here")
 expect = api.expect
 LONG = 60_000
 """milliseconds for what a model works on"""
@@ -39,7 +42,7 @@ def server() -> Generator[Serving]:
         segments = (SimpleNamespace(start=a, end=b, text=text, words=None) for a, b, text in UNSTEERED)
         return segments, SimpleNamespace(duration=len(model.samples_of(upload)) / 16_000, language="en")
 
-    with pytest.MonkeyPatch.context() as patch, serving(ServeConfig()) as running:
+    with pytest.MonkeyPatch.context() as patch, serving(ServeConfig(model="tiny.en")) as running:
         patch.setattr(model, "transcribe", transcribe)
         yield running
 
@@ -103,11 +106,11 @@ def position(page: Any) -> float:
     return float(page.locator("#chart").get_attribute("aria-valuenow"))
 
 
-def painted(page: Any, name: str) -> int:
-    """Pixels of the picture that have a colour of the style sheet, opaque or not."""
+def painted(page: Any, name: str, canvas: str = "canvas") -> int:
+    """Pixels of a picture that have a colour of the style sheet, opaque or not."""
     return page.evaluate(
-        """(name) => {
-            const canvas = document.getElementById("canvas");
+        """([name, id]) => {
+            const canvas = document.getElementById(id);
             const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
             const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
             const wanted = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
@@ -116,8 +119,15 @@ def painted(page: Any, name: str) -> int:
                 if (data[i + 3] && wanted.every((value, j) => Math.abs(data[i + j] - value) < 5)) count++;
             return count;
         }""",
-        name,
+        [name, canvas],
     )
+
+
+def downloaded(page: Any, group: str, form: str) -> tuple[str, str]:
+    """Name and content of what a button of a group downloads."""
+    with page.expect_download() as started:
+        page.locator(group).get_by_text(form, exact=True).click()
+    return started.value.suggested_filename, Path(started.value.path()).read_text(encoding="utf-8")
 
 
 @in_browser
@@ -127,9 +137,9 @@ def test_a_file_is_shown_and_transcribed_both_ways(shown: Any):
     assert steered[0].startswith("The train to the coast")
     assert steered == shown.locator("#plain .words").all_inner_texts()[1:]
     assert re.fullmatch(r"0:0\d–0:1\d", shown.locator("#steered time").first.inner_text())
-    expect(shown.locator("#plain button").first).to_have_class("high")
+    expect(shown.locator("#plain button").first).to_have_class(re.compile("high"))
     expect(shown.locator("#plain .risk").first).to_have_text(re.compile(r"risk (9\d|100)%"))
-    expect(shown.locator("#steered button").first).to_have_class("low")
+    expect(shown.locator("#steered button").first).to_have_class(re.compile("low"))
     expect(shown.locator("#name")).to_contain_text("noise and speech.wav")
     for part in ("--wave", "--speech", "--risk", "--head", "--high", "--low"):
         assert painted(shown, part) > 50, part
@@ -207,6 +217,133 @@ def test_the_slider_steers_anew(browser: Any, recording: Path):
 
 
 @in_browser
+def test_transcripts_are_downloaded_as_whisper_writes_them(shown: Any, server: Serving, recording: Path):
+    name, text = downloaded(shown, "#steered-downloads", "json")
+    assert name == "noise and speech.json"
+    answer = json.loads(text)
+    posted = post(server, recording.read_bytes(), response_format="verbose_json").json()
+    assert answer["text"] == posted["text"]
+    assert len(answer["segments"]) > 0
+    for form, writer in {"txt": WriteTXT, "srt": WriteSRT, "vtt": WriteVTT}.items():
+        written = StringIO()
+        writer("").write_result(answer, written)
+        name, text = downloaded(shown, "#steered-downloads", form)
+        assert (name, text) == (f"noise and speech.{form}", written.getvalue())
+    name, text = downloaded(shown, "#plain-downloads", "txt")
+    assert (name, text.splitlines()[0]) == ("noise and speech-unsteered.txt", "You")
+
+
+@in_browser
+def test_cues_of_long_recordings_are_whisper_s(shown: Any):
+    segments = [
+        {"start": 0.0, "end": 59.9996, "text": " a --> b"},
+        {"start": 3599.9994, "end": 3661.5, "text": " c "},
+    ]
+    for form, writer in {"srt": WriteSRT, "vtt": WriteVTT}.items():
+        written = StringIO()
+        writer("").write_result({"segments": segments}, written)
+        found = shown.evaluate(
+            """async ([form, segments]) => {
+                const { WRITERS } = await import("/page/downloads.js");
+                return WRITERS[form]({ segments });
+            }""",
+            [form, segments],
+        )
+        assert found == written.getvalue()
+
+
+@in_browser
+def test_a_sample_is_one_click_away(browser: Any):
+    with serving(ServeConfig(), ModelAsTold()) as server, opened(browser, server) as page:
+        page.get_by_role("button", name="Try a sample").click()
+        done(page)
+        expect(page.locator("#name")).to_contain_text("sample.ogg")
+        expect(page.locator("#clock")).to_have_text("0:00.0 / 1:37.2")
+        assert painted(page, "--wave") > 1000
+
+
+@in_browser
+def test_an_english_only_model_leaves_nothing_to_choose(page: Any):
+    expect(page.locator("#model option")).to_have_text(["tiny.en"])
+    expect(page.locator("#model-choice")).to_be_hidden()
+    expect(page.locator("#language-choice")).to_be_hidden()
+
+
+@in_browser
+def test_model_and_language_are_chosen_where_there_are_several(browser: Any, recording: Path):
+    """Models as a server of several lists them; an alias is none of them."""
+    listed = [
+        {"id": "tiny.en", "root": "tiny.en", "languages": ["en"], "loaded": True},
+        {"id": "whisper-1", "root": "base", "languages": ["en", "de", "fr"], "loaded": False},
+        {"id": "base", "root": "base", "languages": ["en", "de", "fr"], "loaded": False},
+    ]
+    with serving(ServeConfig(aliases=("base",)), ModelAsTold()) as server, opened(browser, server) as page:
+        page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": listed}))
+        page.reload()
+        expect(page.get_by_label("Model")).to_be_visible()
+        expect(page.get_by_label("Language")).to_be_hidden()
+        expect(page.locator("#model option")).to_have_text(["tiny.en", "base (loads first)"])
+        asked = list[str]()
+        page.on("request", lambda request: asked.append(str(request.post_data_buffer or b"")))
+        page.get_by_label("Model").select_option("base")
+        expect(page.locator("#language option")).to_have_text(["detect it", "English", "French", "German"])
+        page.get_by_label("Language").select_option("German")
+        listed[2]["loaded"] = True
+        page.set_input_files("#file", recording)
+        done(page)
+        expect(page.locator("#model option")).to_have_text(["tiny.en", "base"])
+        forms = [body for body in asked if "wav" in body]
+        assert len(forms) == 3  # the timeline and two transcripts
+        for field, value in (("model", "base"), ("language", "de")):
+            assert all(f'name="{field}"\\r\\n\\r\\n{value}\\r' in body for body in forms)
+
+
+@in_browser
+def test_the_microphone_is_heard_live(page: Any):
+    """The fake microphone plays 8 s of noise, then a sentence, again and again."""
+    page.get_by_role("button", name="Listen live").click()
+    expect(page.locator("#live")).to_be_visible()
+    expect(page.locator("#listen")).to_have_text("Stop")
+    expect(page.locator("#live-partial")).to_be_visible(timeout=LONG)
+    expect(page.locator("#live-partial")).to_contain_text("may still change")
+    expect(page.locator("#live-partial-text")).to_have_css("font-style", "italic")
+    expect(page.locator("#live-lines")).to_contain_text("boxes", timeout=LONG)
+    expect(page.locator("#live-lines .words").first).to_have_css("font-style", "normal")
+    assert painted(page, "--speech", "live-canvas") > 50
+    page.get_by_role("button", name="Stop").click()
+    done(page)
+    expect(page.locator("#listen")).to_have_text("Listen live")
+    expect(page.locator("#error")).to_be_hidden()
+    expect(page.locator("#live-partial")).to_be_hidden()
+    lines = page.locator("#live-lines .words").all_inner_texts()
+    assert "train to the coast leaves at noon" in " ".join(lines)
+    name, text = downloaded(page, "#live-downloads", "txt")
+    assert (name, text) == ("live.txt", "".join(f"{line}\n" for line in lines))
+
+
+@in_browser
+def test_a_live_session_that_the_server_ends_says_why(
+    page: Any, server: Serving, monkeypatch: pytest.MonkeyPatch
+):
+    engine = server.app.state.engine
+    monkeypatch.setattr(engine, "config", replace(engine.config, max_audio_seconds=1))
+    page.locator("#listen").click()
+    expect(page.locator("#error")).to_contain_text("longer than 1 s", timeout=LONG)
+    expect(page.locator("#listen")).to_have_attribute("aria-pressed", "false")
+
+
+@in_browser
+def test_everything_that_takes_a_key_or_a_click_has_a_name(shown: Any):
+    kinds = (
+        "button, input:not([hidden]), select, canvas:not([role=slider] canvas), [role=slider], [role=group]"
+    )
+    unnamed = """(kinds) => [...document.querySelectorAll(kinds)]
+        .filter((one) => !(one.ariaLabel || one.textContent.trim() || one.labels?.[0]?.textContent.trim()))
+        .map((one) => one.outerHTML)"""
+    assert shown.evaluate(unnamed, kinds) == []
+
+
+@in_browser
 def test_the_microphone_is_recorded(page: Any):
     page.locator("#record").click()
     expect(page.locator("#record")).to_have_text("Stop (0:01)", timeout=5000)
@@ -260,7 +397,8 @@ def test_it_fits_a_phone_in_light_and_dark(browser: Any, server: Serving, record
     page.goto(server.url)
     page.set_input_files("#file", recording)
     expect(page.locator("#result")).to_be_visible()
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    done(page)
+    assert faults(page) == {}
     background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     light = sum(map(int, re.findall(r"\d+", background))) > 3 * 128
     assert light == (scheme == "light")
@@ -268,10 +406,17 @@ def test_it_fits_a_phone_in_light_and_dark(browser: Any, server: Serving, record
 
 
 def test_the_page_is_plain_files_that_load_nothing_else(server: Serving):
-    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+    files = {f"/page/{name}": kinds.get(path.suffix) for name, path in page_files.FILES.items()}
+    assert len(files) > 10
+    for path, kind in {"/": "text/html", **files}.items():
         answer = httpx.get(server.url + path)
+        if kind is None:
+            assert answer.headers["content-type"] == "audio/ogg"
+            continue
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith(kind)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-        assert "http" not in re.sub(r"https? or|on https", "", answer.text)
+        assert "http" not in re.sub(r"on https or|replace\(\"http\"", "", answer.text)
+        assert answer.text.count("\n") <= 250
     assert httpx.get(server.url + "/page/../app.py").status_code == 404

@@ -76,7 +76,6 @@ def test_translations_translate(server: Serving, model: ModelAsTold) -> None:
     ("fields", "code", "param"),
     [
         ({"response_format": "docx"}, "invalid_value", "response_format"),
-        ({"model": "gpt-5"}, "model_not_found", "model"),
         ({"language": "xx"}, "invalid_value", "language"),
         ({"language": "../../etc"}, "invalid_value", "language"),
         ({"temperature": "1.1"}, "invalid_value", "temperature"),
@@ -106,6 +105,12 @@ def test_values_that_make_no_sense_are_400(
 ) -> None:
     asked = len(model.calls)
     assert refusal(post(server, **fields)) == (400, code, param)
+    assert len(model.calls) == asked
+
+
+def test_a_model_that_is_not_there_is_404(server: Serving, model: ModelAsTold) -> None:
+    asked = len(model.calls)
+    assert refusal(post(server, model="gpt-5")) == (404, "model_not_found", "model")
     assert len(model.calls) == asked
 
 
@@ -144,7 +149,8 @@ def test_an_error_in_a_stream_is_told_as_an_event(server: Serving, monkeypatch: 
 
 def test_health(server: Serving) -> None:
     body = http.get(server.url + "/health").json()
-    assert body == {"status": "ok", "ready": True, "model": "some-model", "queued": 0}
+    models = {"some-model": {"loaded": True, "queued": 0}}
+    assert body == {"status": "ok", "ready": True, "model": "some-model", "queued": 0, "models": models}
     assert http.get(server.url + "/health/ready").status_code == 200
 
 
@@ -153,5 +159,5 @@ def test_metrics_name_no_path_that_a_client_made_up(server: Serving) -> None:
     text = http.get(server.url + "/metrics").text
     assert "secret-of-mine" not in text
     assert 'whisper_requests_total{endpoint="other",status="404"}' in text
-    assert "whisper_queue_length 0.0" in text
+    assert 'whisper_queue_length{model="some-model"} 0.0' in text
     assert "process_resident_memory_bytes" in text

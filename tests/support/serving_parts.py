@@ -47,7 +47,13 @@ def tiny() -> ServedModel:
 @contextmanager
 def serving(config: ServeConfig, model: Any = None) -> Generator[Serving]:
     """The server in a thread, with tiny.en or another model."""
-    app = create_app(config, cast(ServedModel, model) if model is not None else tiny())
+    with running(create_app(config, cast(ServedModel, model) if model is not None else tiny())) as server:
+        yield server
+
+
+@contextmanager
+def running(app: FastAPI) -> Generator[Serving]:
+    """An application in a thread."""
     options: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 3}
     server = uvicorn.Server(uvicorn.Config(app, http=PunctualProtocol, **options))
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)

@@ -1,7 +1,6 @@
 """The engine on a Ray cluster: Ray Data hands tasks to actors, one worker each."""
 
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
+from ..commands.cluster import join_or_start
 from ..errors import SteerError
 from .engine import Make, Task
 
@@ -36,7 +36,8 @@ class RayActors:
 
     def __call__(self, make: Make, tasks: Sequence[Task], alone: bool) -> Iterator[tuple[str, Any]]:
         if not ray.is_initialized():
-            self._connect()
+            cpus, gpus = self.workers * self.cpus, self.workers * self.gpus
+            join_or_start(self.address, cpus, gpus, OBJECT_STORE_BYTES)
         _quiet()
         # blocks as large as leaves each actor many of them, or the last ones would work alone
         size = max(1, min(BLOCK_TASKS, len(tasks) // (16 * self.workers)))
@@ -44,23 +45,6 @@ class RayActors:
         slab = 1 if alone else size * SLAB_BLOCKS
         for start in range(0, len(tasks), slab):
             yield from self._run(make, tasks[start : start + slab], size)
-
-    def _connect(self) -> None:
-        """Join the cluster, or start one here that Ray ends with this process."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        try:
-            if self.address:
-                ray.init(self.address, **quiet)
-                return
-            cpus = self.workers * self.cpus
-            ray.init(num_cpus=cpus, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
-        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-            where = f"of {self.address}" if self.address else "on this machine"
-            raise SteerError(f"no Ray cluster {where}: {str(error).partition(chr(10))[0]}") from error
-        there = ray.cluster_resources().get("GPU", 0)
-        if self.gpus * self.workers > there:
-            raise SteerError(f"{self.workers} workers × --gpus {self.gpus:g} is more than the {there:g} here")
 
     def _run(self, make: Make, tasks: Sequence[Task], size: int) -> Iterator[tuple[str, Any]]:
         items = [{"key": task.key, "item": pickle.dumps(task.item)} for task in tasks]

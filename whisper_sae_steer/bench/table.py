@@ -41,9 +41,9 @@ def _nonspeech(section: dict[str, Any], alphas: Sequence[str]) -> list[str]:
     lines.append(_line("FPR_text, relative reduction", total, alphas, _percent))
     lines.append(_line("chars_per_minute", total, alphas, _plain("chars_per_minute")))
     lines.append(_line("wall_ratio", total, alphas, _plain("wall_ratio")))
-    for grouping in ("source", "class"):
+    for grouping, groups in _groupings(section, "source", "class"):
         lines += ["", *_header(f"FPR_text by {grouping}", alphas)]
-        for name, cells in section[f"by_{grouping}"].items():
+        for name, cells in groups.items():
             lines.append(_line(name, cells, alphas, _share("FPR_text")))
     return lines
 
@@ -58,9 +58,9 @@ def _speech(section: dict[str, Any], alphas: Sequence[str]) -> list[str]:
     lines.append(_line("deletions, change to α = 0", total, alphas, _change("deletions_change", 2)))
     lines.append(_line("**FRR**", total, alphas, _share("FRR")))
     lines.append(_line("wall_ratio", total, alphas, _plain("wall_ratio")))
-    for grouping in ("source", "language"):
+    for grouping, groups in _groupings(section, "source", "language"):
         lines += ["", *_header(f"WER by {grouping}", alphas)]
-        for name, cells in section[f"by_{grouping}"].items():
+        for name, cells in groups.items():
             lines.append(_line(name or "unknown", cells, alphas, _wer_and_change))
     lines += ["", *_header("Deletions by source", alphas)]
     for name, cells in section["by_source"].items():
@@ -70,6 +70,17 @@ def _speech(section: dict[str, Any], alphas: Sequence[str]) -> list[str]:
     if borrowed:
         lines += ["", f"{borrowed} utterances have no reference: their α = 0 transcript is it."]
     return lines
+
+
+def _groupings(section: dict[str, Any], *groupings: str) -> list[tuple[str, dict[str, Cells]]]:
+    """The groups by each grouping that says more than the one before: a folder's class is its source."""
+    found: list[tuple[str, dict[str, Cells]]] = []
+    for grouping in groupings:
+        groups: dict[str, Cells] = section[f"by_{grouping}"]
+        known = list(found[-1][1].values()) if found else []
+        if len(groups) != len(known) or any(cells not in known for cells in groups.values()):
+            found.append((grouping, groups))
+    return found
 
 
 def _gaps(section: dict[str, Any], alphas: Sequence[str]) -> list[str]:

@@ -153,7 +153,7 @@ def calibrate(
     report = CalibrationReport(
         measured.pack.metadata, measured.curve, tuple(strength.search), gate.report,
         feature_rows(sae, measured.pack, chosen.edit, recordings.fitted),
-        measured.no_speech_before, measured.no_speech_after,
+        measured.no_speech_before, measured.no_speech_after, measured.failures,
     )  # fmt: skip
     return CalibrationResult(measured.pack, report)
 

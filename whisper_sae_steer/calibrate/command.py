@@ -10,12 +10,14 @@ from ..commands.common import add_model, add_sae, add_threads, how_to_use, pack_
 from ..commands.fields import add_fields, from_fields
 from ..commands.recordings import add_both_kinds, read_both_kinds
 from ..errors import CalibrationError
+from ..models.taps import WindowEncoder
 from ..models.weights import Weights, resolve
 from ..sae.find import locate_sae
 from ..sae.formats import load_sae
 from ..steering.pack import SteeringPack, fitting_pack, load_pack, save_pack
 from .calibration import calibrate
 from .config import CalibrationConfig
+from .estimate import calibration_seconds, forecast, recordings_line, window_seconds
 from .recordings import listen
 from .report import text_report, write_html
 
@@ -57,6 +59,9 @@ def main(args: argparse.Namespace) -> int:
     config = from_fields(args, CalibrationConfig)
     work = args.work or args.out.with_suffix(".work")
     base = _base(args.base, weights, sae.config.tap)
+    print(recordings_line(weights, len(nonspeech), len(speech)))
+    print(f"The gate and the edit are fitted on three quarters of them, and measured on the rest: {args.out}")
+    print(forecast(_seconds(weights, sae.config.tap, len(nonspeech) + config.synthetic, len(speech)), work))
     result = calibrate(weights, sae, nonspeech, speech, config, work, base)
     save_pack(result.pack, args.out)
     page = args.out.with_suffix(".html")
@@ -67,6 +72,11 @@ def main(args: argparse.Namespace) -> int:
     if args.work is None:
         shutil.rmtree(work)
     return 0
+
+
+def _seconds(weights: Weights, tap: str, sounds: int, utterances: int) -> float:
+    encoder = WindowEncoder(weights, tap, threads=torch.get_num_threads())
+    return calibration_seconds(window_seconds(encoder), sounds, utterances)
 
 
 def _base(source: str, weights: Weights, tap: str) -> SteeringPack | None:

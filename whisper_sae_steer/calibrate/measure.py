@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..models.greedy import RawWindow
+from ..reports import metrics
+from ..reports.failures import Failure
 from ..sae.autoencoder import SAE
 from ..steering.doubt import stock_texts
 from ..steering.metadata import PackMetadata
@@ -52,6 +55,7 @@ class CalibrationReport(NamedTuple):
     features: tuple[FeatureRow, ...]
     no_speech_before: tuple[float, ...]
     no_speech_after: tuple[float, ...]
+    failures: tuple[Failure, ...] = ()
 
 
 class MeasuredPack(NamedTuple):
@@ -61,6 +65,8 @@ class MeasuredPack(NamedTuple):
     curve: tuple[AlphaPoint, ...]
     no_speech_before: tuple[float, ...]
     no_speech_after: tuple[float, ...]
+    failures: tuple[Failure, ...]
+    """recordings of which windows without speech keep text at α = 1, or those with speech lose all of it"""
 
 
 def judged_windows(held_back: Sequence[CalibrationWindow]) -> list[CalibrationWindow]:
@@ -82,7 +88,24 @@ def measure(
     known = base.metadata.stock_texts if base else ()
     metadata = replace(pack.metadata, stock_texts=tuple(dict.fromkeys([*known, *invented])))
     pack = pack._replace(metadata=_documented(metadata, windows, curve, gate, base))
-    return MeasuredPack(pack, curve, *judge.no_speech(pack))
+    pairs = [(window, judge.unsteered[window.key], raw) for window, raw in judge.steered(pack)]
+    return MeasuredPack(
+        pack,
+        curve,
+        tuple(before["no_speech_prob"] for window, before, _ in pairs if not window.is_speech),
+        tuple(after["no_speech_prob"] for window, _, after in pairs if not window.is_speech),
+        tuple(failure for pair in pairs if (failure := _failure(*pair))),
+    )
+
+
+def _failure(window: CalibrationWindow, before: RawWindow, after: RawWindow) -> Failure | None:
+    """What went wrong with a recording's window, if anything; synthetic sounds are nobody's recordings."""
+    wrote, writes = (metrics.has_text(raw["text"]) for raw in (before, after))
+    failed = wrote and not writes if window.is_speech else writes
+    if window.clip is None or not failed:
+        return None
+    what = "an utterance is lost" if window.is_speech else "text where nobody speaks"
+    return Failure(window.clip, what, before["text"].strip(), after["text"].strip())
 
 
 def _documented(

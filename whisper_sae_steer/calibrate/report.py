@@ -7,8 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..reports.failures import failed_recordings
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
+from ..reports.plots import distribution
 from .measure import CalibrationReport, FeatureRow
+from .strength import MAX_COST, AlphaPoint
 
 FEWEST_SPEAKERS = 20
 """or recordings: the bound from fewer is 5% or more, however little is touched"""
@@ -16,28 +19,59 @@ FEWEST_SPEAKERS = 20
 
 def text_report(report: CalibrationReport) -> str:
     """The report for a terminal."""
-    return "\n".join([*_summary(report), "", *_curve_lines(report), "", *_feature_lines(report)])
+    return "\n".join(
+        [verdict(report), *_summary(report), "", *_curve_lines(report), "", *_feature_lines(report)]
+    )
 
 
 def write_html(report: CalibrationReport, path: Path) -> None:
     """The report as one self-contained HTML page."""
-    write_page(path, f"Steering pack for {report.metadata.model}", sections(report))
+    failed = failed_recordings(report.failures)
+    body = [paragraph(verdict(report)), *gains(report), *failed, *details(report)]
+    write_page(path, f"Steering pack for {report.metadata.model}", body)
 
 
-def sections(report: CalibrationReport) -> list[Markup]:
-    """The report as parts of a page."""
+def verdict(report: CalibrationReport) -> str:
+    """What was gained and what it cost, in a sentence."""
+    before, after = _at(report, 0.0), _at(report, 1.0)
+    gained, cost = after.fpr_raw < before.fpr_raw, after.wer_change or 0.0
+    if not gained:
+        opening = "This pack gains nothing"
+    elif cost > MAX_COST:
+        opening = "This pack keeps text away from silence, but costs words"
+    else:
+        opening = "This pack keeps text away from silence"
+    price = (
+        "what it costs in words is not known, because no speech was given"
+        if after.wer is None
+        else f"WER of speech {percent(after.wer)} (unsteered {percent(before.wer)})"
+    )
+    return (
+        f"{opening}: text for {percent(after.fpr_raw)} of held-back windows without speech (unsteered"
+        f" {percent(before.fpr_raw)}); {price}."
+    )
+
+
+def gains(report: CalibrationReport) -> list[Markup]:
+    """What was gained and what it cost, as parts of a page."""
+    return [
+        heading("Held-back recordings, against α"),
+        table(_CURVE_HEAD, _curve_rows(report)),
+        image(partial(_plot_curve, report), "FPR and WER against alpha"),
+        *(paragraph(f"{line}.", small=True) for line in _summary(report)),
+    ]
+
+
+def details(report: CalibrationReport) -> list[Markup]:
+    """What the pack is made of, as parts of a page."""
     metadata = report.metadata
     made = (
         f"Made with {metadata.created_with}; weights {metadata.fingerprint[:12]}, tap {metadata.tap}."
         f" {_definition(report)}"
     )
     return [
-        *(paragraph(line) for line in _summary(report)),
-        heading("Held-back recordings, against α"),
-        table(_CURVE_HEAD, _curve_rows(report)),
-        image(partial(_plot_curve, report), "FPR and WER against alpha"),
         heading("no_speech_prob of windows without speech"),
-        image(partial(_plot_no_speech, report), "Histogram of no_speech_prob before and after"),
+        image(partial(_plot_no_speech, report), "no_speech_prob before and after", 1.6),
         heading("The strongest features of the gate and of the edit, and when they fire"),
         table(_FEATURE_HEAD, [_feature_cells(row) for row in report.features]),
         heading("Search for the strength of α = 1"),
@@ -54,7 +88,7 @@ def sections(report: CalibrationReport) -> list[Markup]:
 
 def _summary(report: CalibrationReport) -> list[str]:
     metadata = report.metadata
-    before, after = (next(p for p in report.curve if p.alpha == a) for a in (0.0, 1.0))
+    before, after = _at(report, 0.0), _at(report, 1.0)
     lines = [
         f"{metadata.model}: {metadata.strategy} by {metadata.selection}, gate {metadata.gate};"
         f" {metadata.data['clips']} recordings and {metadata.data['synthetic']} synthetic sounds",
@@ -82,6 +116,10 @@ def _summary(report: CalibrationReport) -> list[str]:
     if metadata.guarantee:
         lines.append(_promise(metadata.guarantee))
     return lines
+
+
+def _at(report: CalibrationReport, alpha: float) -> AlphaPoint:
+    return next(point for point in report.curve if point.alpha == alpha)
 
 
 def _promise(promise: Mapping[str, Any]) -> str:
@@ -144,7 +182,6 @@ def _plot_curve(report: CalibrationReport, figure: Any) -> None:
 
 def _plot_no_speech(report: CalibrationReport, figure: Any) -> None:
     axes = figure.subplots()
-    values = [list(report.no_speech_before), list(report.no_speech_after)]
-    axes.hist(values, bins=[i / 20 for i in range(21)], label=["unsteered", "α = 1"])
-    axes.set(xlabel="no_speech_prob", ylabel="windows")
-    axes.legend(frameon=False)
+    series = {"unsteered": report.no_speech_before, "α = 1": report.no_speech_after}
+    distribution(axes, series, 0.0, 1.0)
+    axes.set_xlabel("no_speech_prob")

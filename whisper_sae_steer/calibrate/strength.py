@@ -141,10 +141,10 @@ class Judge:
         tried.append((SAFETY_FACTOR * unit, stronger))
         return (SAFETY_FACTOR * unit if (stronger.wer_change or 0.0) <= MAX_COST else unit), tried
 
-    def no_speech(self, pack: SteeringPack) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """no_speech_prob of the windows without speech, before and after steering at α = 1."""
-        after = [raw["no_speech_prob"] for _, raw in self._decode(self.other, pack, 1.0)]
-        return tuple(self.unsteered[w.key]["no_speech_prob"] for w in self.other), tuple(after)
+    def steered(self, pack: SteeringPack) -> list[tuple[CalibrationWindow, RawWindow]]:
+        """What is decoded at α = 1 of the windows without speech, and of those with it that are edited."""
+        edited = [window for window in self.speech if self._touched(pack, window)]
+        return self._decode([*self.other, *edited], pack, 1.0)
 
     def _touched(self, pack: SteeringPack, window: CalibrationWindow) -> bool:
         if pack.metadata.gate == "none":

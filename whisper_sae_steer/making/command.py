@@ -10,6 +10,7 @@ import torch
 
 from ..calibrate.calibration import calibrate
 from ..calibrate.config import CalibrationConfig
+from ..calibrate.estimate import forecast, recordings_line
 from ..calibrate.recordings import check_recordings, listen
 from ..commands.common import (
     add_compute_type,
@@ -30,7 +31,7 @@ from . import autoencoder
 from .audio import Recordings, bundled, for_judging, for_training
 from .autoencoder import ChosenSAE
 from .download import SETS, with_downloaded
-from .estimate import estimated_seconds, in_words
+from .estimate import estimated_seconds
 from .install import install
 from .judge import judge
 from .report import MadePack, text_report, write_html
@@ -77,14 +78,11 @@ def _make(args: argparse.Namespace) -> int:
     device = torch.device(args.device)
     work = args.work or cache_dir() / "make-pack" / f"{weights.name}-{weights.sha256[:8]}"
     chosen = None if args.sae == "new" else autoencoder.existing(args.sae, args.layer, weights)
-    print(
-        f"{weights.name} ({weights.source}): {len(recordings.nonspeech)} recordings without speech,"
-        f" {len(recordings.speech)} with"
-    )
+    print(recordings_line(weights, len(recordings.nonspeech), len(recordings.speech)))
     for warning in (*warnings, *foreseen(recordings, for_judging(recordings, weights))):
         print(f"Warning: {warning}")
     seconds = estimated_seconds(weights, recordings, chosen is None, device, args.threads)
-    print(f"This takes {in_words(seconds)}; stopped, the same command goes on. Work is kept in {work}.")
+    print(forecast(seconds, work))
     if chosen is None:
         keep_large_blocks()
         chosen = autoencoder.trained(weights, for_training(recordings, work), work, device)

@@ -14,6 +14,7 @@ from ..bench.report import wrote
 from ..bench.runner import Row
 from ..commands.recordings import OWN_LANGUAGE
 from ..reports import metrics
+from ..reports.failures import Failure
 from ..reports.metrics import Difference, Rate, WordErrors
 from .audio import Recordings
 
@@ -44,15 +45,6 @@ class Outcome(NamedTuple):
     """of the utterances of one to three words that unsteered reads rightly, those that got no text"""
     seconds_a_minute: float
     """spent in transcribe for each minute of audio"""
-
-
-class Failure(NamedTuple):
-    """A clip that this pack got wrong."""
-
-    clip: Clip
-    what: str
-    unsteered: str
-    steered: str
 
 
 class Judgement(NamedTuple):

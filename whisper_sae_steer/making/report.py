@@ -1,24 +1,17 @@
 """The page of a made pack: the verdict, gains and costs beside Silero VAD, and the recordings that failed."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from markupsafe import Markup
-from tqdm import tqdm
-
-from ..audio.reading import load_audio
-from ..audio.units import WINDOW_SAMPLES
 from ..calibrate.measure import CalibrationReport
-from ..calibrate.report import sections
-from ..errors import AudioError
+from ..calibrate.report import details, gains
+from ..reports.failures import failed_recordings
 from ..reports.metrics import Rate
-from ..reports.page import aligned, heading, image, paragraph, percent, points, sound, table, write_page
-from .judge import WAYS, Failure, Judgement, Outcome
+from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
+from .judge import WAYS, Judgement, Outcome
 from .verdict import Verdict
 
-SHOWN_FAILURES = 12
 HEAD = ("", "text without speech", "WER", "change", "lost", "short words lost", "seconds a minute")
 
 
@@ -51,10 +44,11 @@ def write_html(made: MadePack, path: Path) -> None:
             " unsteered reads rightly. Whiskers are 95% Wilson intervals.",
             small=True,
         ),
-        *_failures(judgement.failures),
+        *failed_recordings(judgement.failures),
         heading("How it was made"),
         paragraph(f"{made.sae}."),
-        *sections(made.calibration),
+        *gains(made.calibration),
+        *details(made.calibration),
     ]
     write_page(path, f"Steering pack for {made.calibration.metadata.model}", body)
 
@@ -99,24 +93,3 @@ def _plot(judgement: Judgement, figure: Any) -> None:
                 axes.plot(100 * rate.rate, row, "o", color="C0")
         axes.set(title=title, xlabel="%", xlim=(-2, None), ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), [WAYS[name] for name in names])
-
-
-def _failures(failures: Sequence[Failure]) -> list[Markup]:
-    """The recordings that this pack got wrong, to listen to."""
-    if not failures:
-        return [paragraph("No recording got text without speech, lost an utterance or other words.")]
-    body = [heading("Recordings that failed")]
-    for failure in failures[:SHOWN_FAILURES]:
-        clip = failure.clip
-        try:
-            body.append(sound(load_audio(clip.path)[:WINDOW_SAMPLES], f"{clip.key}: {failure.what}"))
-        except AudioError as error:
-            tqdm.write(f"left out of the report: {error}")
-            continue
-        said = f"said: {clip.text} · " if clip.text else ""
-        body.append(
-            paragraph(f"{said}unsteered: {failure.unsteered or '–'} · this pack: {failure.steered or '–'}")
-        )
-    if len(failures) > SHOWN_FAILURES:
-        body.append(paragraph(f"… and {len(failures) - SHOWN_FAILURES} more.", small=True))
-    return body

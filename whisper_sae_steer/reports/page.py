@@ -21,6 +21,8 @@ from ..audio.writing import to_opus
 from ..files import write_text
 
 REPORTS = "whisper_sae_steer.reports"
+LOOK = Path(__file__).with_name("templates") / "look.css"
+"""the style sheet that all pages share"""
 
 
 def write_page(path: Path, title: str, body: Sequence[Markup]) -> None:
@@ -34,8 +36,8 @@ def render(room: str, name: str, **values: object) -> Markup:
 
 
 def heading(text: str, level: int = 2) -> Markup:
-    """HTML of a section's heading."""
-    return _part("heading", text, level)
+    """HTML of a section's heading; a file's name may go on in the next line after each ``_``."""
+    return _part("heading", Markup("_<wbr>").join(text.split("_")), level)
 
 
 def paragraph(text: str, small: bool = False) -> Markup:
@@ -43,9 +45,9 @@ def paragraph(text: str, small: bool = False) -> Markup:
     return _part("paragraph", text, small)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """HTML of a table; its first column is aligned to the left. It scrolls where the screen is narrow."""
-    return _part("table", head, rows)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: bool = False) -> Markup:
+    """HTML of a table of figures, names in its first column, or of ``text``; it scrolls where it is wide."""
+    return _part("table", head, rows, text)
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -74,7 +76,7 @@ def draw(plot: Callable[[Any], None], height: float = 3) -> bytes:
         figure = Figure(figsize=(7, height), layout="constrained")
         plot(figure)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg")
+        figure.savefig(buffer, format="svg", transparent=True)
     return buffer.getvalue()
 
 

@@ -7,28 +7,27 @@ from fastapi import FastAPI
 
 from . import health, live, page, routes, timeline
 from .config import ServeConfig
-from .engine import ServingEngine
 from .errors import add_handlers
+from .fleet import Fleet
 from .metrics import Metrics
-from .model import ServedModel, load_model, served_name
+from .model import ServedModel, load_model
 from .observe import Observe
 
 
 def create_app(config: ServeConfig, model: ServedModel | None = None) -> FastAPI:
-    """The server as an ASGI application; it loads the model when it starts, unless it is given one."""
+    """The server as an ASGI application; it loads its first model when it starts, unless it is given it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        served = model or load_model(config)
-        served.config, served.metrics = config, metrics
-        engine = app.state.engine = ServingEngine(config, served_name(config), served, metrics)
+        app.state.engine = fleet.open(model or load_model(config))
         yield
-        engine.close()
+        await fleet.close()
 
     metrics = Metrics()
+    fleet = Fleet(config, metrics)
     # without FastAPI's own schema, which asks for no key, and its /docs, which loads scripts from elsewhere
     app = FastAPI(title="whisper-sae-steer", lifespan=lifespan, openapi_url=None)
-    app.state.config = config
+    app.state.config, app.state.fleet = config, fleet
     app.add_middleware(Observe, metrics=metrics)
     add_handlers(app)
     for module in (routes, health, live, timeline, page):

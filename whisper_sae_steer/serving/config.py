@@ -1,6 +1,8 @@
 """Options of the server."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from ..commands.fields import check_choices
 from ..commands.values import MOST_THREADS, ComputeType, Device
@@ -18,9 +20,15 @@ class ServeConfig:
     port: int = 8000
     """TCP port; 0: any that is free"""
     model: str = "base"
-    """name or path of a Whisper model"""
+    """name or path of a Whisper model, for requests that name none"""
+    further_models: tuple[str, ...] = ()
+    """names or paths of others, each loaded at the first request that names it"""
+    idle_unload: float = 300.0
+    """seconds without work after which a further model is unloaded; 0: never"""
     device: Device = "auto"
     """where CTranslate2 runs; auto: cuda if there is one"""
+    device_index: tuple[int, ...] = (0,)
+    """GPUs, by number; of several, each gets a copy of the model"""
     compute_type: ComputeType = "default"
     """CTranslate2's; default: that of the files, as far as the device can"""
     pack: str = "auto"
@@ -28,13 +36,13 @@ class ServeConfig:
     steer_alpha: float = 1.0
     """strength for requests that don't give their own; 0 is the unsteered library"""
     aliases: tuple[str, ...] = ("whisper-1",)
-    """further names that requests may call the model by"""
+    """further names that requests may call the (first) model by"""
     workers: int = 1
-    """requests transcribed at the same time"""
+    """requests transcribed at the same time, by each model on each device"""
     cpu_threads: int = 0
     """CPU threads of each; 0: the library's choice"""
     max_queue: int = 32
-    """requests that may wait for a worker; more are refused with 429"""
+    """requests that may wait for a worker, each model's an equal share; more are refused with 429"""
     max_uploads: int = 64
     """uploads received at the same time; more are refused with 429"""
     max_upload_bytes: int = 25 * 2**20
@@ -63,10 +71,52 @@ class ServeConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         check_alpha(self.steer_alpha)
-        for name in ("max_queue", "cpu_threads", "shutdown_timeout"):
-            if getattr(self, name) < 0:
+        for name in ("max_queue", "cpu_threads", "shutdown_timeout", "idle_unload"):
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, as {getattr(self, name)} is")
+        if not self.device_index or min(self.device_index) < 0:
+            raise ConfigError(f"device_index must be numbers of 0 and more, not {self.device_index}")
+        if self.further_models and self.pack not in ("auto", "none"):
+            raise ConfigError(f"pack {self.pack} is for one model; several are served with auto or none")
         if self.cpu_threads > MOST_THREADS:
             raise ConfigError(f"cpu_threads must be at most {MOST_THREADS}, not {self.cpu_threads}")
         if self.api_key is not None and not self.api_key.strip():
             raise ConfigError("an empty api_key would let nobody in; leave it out to let everybody in")
+
+    @property
+    def workers_of_a_model(self) -> int:
+        """On all devices together."""
+        return self.workers * len(self.device_index)
+
+    @property
+    def jobs_of_a_model(self) -> int:
+        """That run or wait at most, if the queue is its alone."""
+        return self.workers_of_a_model + self.max_queue
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """Where the server runs. Raises ConfigError for options that contradict each other."""
+
+    engine: Literal["local", "ray"] = "local"
+    """this process alone, or replicas of the server on a Ray cluster behind it"""
+    replicas: int = 1
+    """of the server, with --engine ray"""
+    max_replicas: int | None = None
+    """as many of them under load; no more than --replicas when left out"""
+    address: str | None = None
+    """of a running Ray cluster; one is started on this machine when left out"""
+    gpus: float = 0.0
+    """GPUs that Ray reserves for a replica; 0.5: two share one"""
+
+    def __post_init__(self):
+        check_choices(self)
+        given = (self.replicas, self.max_replicas, self.address, self.gpus)
+        if self.engine == "local" and given != (1, None, None, 0):
+            raise ConfigError("--replicas, --max_replicas, --address and --gpus are for --engine ray")
+        if self.replicas < 1:
+            raise ConfigError(f"replicas must be at least 1, not {self.replicas}")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ConfigError(f"max_replicas must be at least {self.replicas}, as replicas is")
+        if not 0 <= self.gpus < math.inf:
+            raise ConfigError(f"gpus must be a number of 0 or more, not {self.gpus}")

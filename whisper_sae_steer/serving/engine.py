@@ -4,10 +4,11 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ..errors import SteerError
 from ..faster import WhisperModel
@@ -59,21 +60,27 @@ class Slots:
 
 
 class ServingEngine:
-    """A model and the threads that work on it."""
+    """A model and the threads that work on it. ``uploads`` may be shared with others."""
 
-    def __init__(self, config: ServeConfig, name: str, model: WhisperModel, metrics: Metrics):
-        self.config, self.name, self.model, self.metrics = config, name, model, metrics
-        self.names = tuple(dict.fromkeys((name, *config.aliases)))
-        """what requests may call the model"""
-        self.started = int(time.time())
-        self.uploads = Slots(config.max_uploads)
+    def __init__(
+        self,
+        config: ServeConfig,
+        name: str,
+        model: WhisperModel,
+        metrics: Metrics,
+        uploads: Slots | None = None,
+    ):
+        self.config, self.name, self.model, self.metrics = config, name, model, metrics.of(name)
+        self.uploads = uploads or Slots(config.max_uploads)
         """held by uploads that come in, and by live sessions"""
-        self._jobs = Slots(config.workers + config.max_queue)
-        self._pool = ThreadPoolExecutor(config.workers, "transcribe")
+        self._workers = config.workers_of_a_model
+        self._jobs = Slots(config.jobs_of_a_model)
+        self._pool = ThreadPoolExecutor(self._workers, "transcribe")
         self._job_seconds = 1.0
         """how long a job takes, as a running mean"""
+        self._sessions = 0
+        self.last_used = time.monotonic()
         self.closing = False
-        metrics.show(queued=lambda: self.queued, running=lambda: self._jobs.taken - self.queued)
 
     @property
     def is_multilingual(self) -> bool:
@@ -82,7 +89,27 @@ class ServingEngine:
     @property
     def queued(self) -> int:
         """Jobs that wait for a worker."""
-        return max(0, self._jobs.taken - self.config.workers)
+        return max(0, self._jobs.taken - self._workers)
+
+    @property
+    def running(self) -> int:
+        """Jobs that a worker is at."""
+        return self._jobs.taken - self.queued
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last job or session ended, or the model was asked for; 0 during one."""
+        return 0.0 if self._sessions or self._jobs.taken else time.monotonic() - self.last_used
+
+    @contextmanager
+    def session(self) -> Generator[None]:
+        """Something that brings jobs now and then: while it lasts the engine is not idle."""
+        self._sessions += 1
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+            self.last_used = time.monotonic()
 
     @property
     def has_room(self) -> bool:
@@ -91,7 +118,7 @@ class ServingEngine:
 
     def busy(self) -> Busy:
         """The refusal for now, with a guess of when to come back."""
-        ahead = (self._jobs.taken or 1) / self.config.workers
+        ahead = (self._jobs.taken or 1) / self._workers
         wait = min(LONGEST_RETRY_SECONDS, math.ceil(self._job_seconds * ahead))
         return Busy("the server is busy; try again later", max(1, wait))
 
@@ -116,11 +143,15 @@ class ServingEngine:
                 self._job_seconds += 0.1 * (time.monotonic() - started - self._job_seconds)
 
         future: Future[T] = self._pool.submit(copy_context().run, work)
-        future.add_done_callback(lambda _: self._jobs.give_back())
+        future.add_done_callback(self._ended)
         try:
             return await asyncio.wrap_future(future)
         finally:
             cancelled.set()
+
+    def _ended(self, _: Future[Any]) -> None:
+        self.last_used = time.monotonic()
+        self._jobs.give_back()
 
     async def draw(
         self, job: Callable[P, Iterable[T]], *args: P.args, **kwargs: P.kwargs

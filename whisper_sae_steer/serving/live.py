@@ -3,11 +3,13 @@
 The client sends JSON with its :class:`LiveOptions` (``{}`` will do), then binary messages of 16 kHz mono
 samples, then ``{"type": "end"}``. The server answers ``{"type": "ready"}``, an ``update`` whenever it has
 listened on, and an ``end`` with the last segments, and closes with 1000. Before it closes for another reason
-it sends ``{"type": "error", "message": …}``.
+it sends ``{"type": "error", "message": …}``. The ``speech_prob`` of updates, one after the other, are how
+likely speech is at each 0.1 s (``step`` of the first answer) of the session; at α = 0 there are none.
 """
 
 import asyncio
 import json
+from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..audio.reading import check_samples
 from ..errors import AudioError, SteerError
+from ..steering.labels import STEP_SECONDS
 from ..steering.operator import MAX_ALPHA
 from ..streaming import StreamingTranscriber, StreamSegment, Update
 from .engine import ServingEngine
-from .errors import Busy
+from .errors import ApiError, Busy
+from .fleet import Fleet
 from .options import Task, check_task
 from .security import KEY_PROTOCOL, is_page_elsewhere, require_key
 from .sessions import LiveSession, TooLong
@@ -42,6 +46,8 @@ class LiveOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    model: str | None = None
+    """name of a model, or an alias; the server's default when left out"""
     steer_alpha: float | None = Field(None, ge=0, le=MAX_ALPHA)
     """strength of the steering; the server's own when left out"""
     language: str | None = None
@@ -65,7 +71,7 @@ class Closing(WebSocketException):
 @router.websocket("/v1/audio/stream")
 async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
     """One live session. Sessions share the workers with uploads: each step is a job."""
-    engine: ServingEngine = websocket.app.state.engine
+    fleet: Fleet = websocket.app.state.fleet
     # a browser that offers protocols, one of them the key, wants one of the others chosen
     offered = [name for name in websocket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
     await websocket.accept(offered[0] if offered else None)
@@ -73,21 +79,21 @@ async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
         message = "without an API key, the pages of other sites are not let in"
         await _close(websocket, Closing(status.WS_1008_POLICY_VIOLATION, message))
         return
-    if not engine.has_room or not engine.uploads.take():
-        await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(engine.busy())))
+    if not fleet.has_room or not fleet.uploads.take():
+        await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(fleet.busy())))
         return
     try:
-        await _serve(websocket, engine)
+        await _serve(websocket, fleet)
         await websocket.close()
     except WebSocketDisconnect:
-        engine.metrics.hangups.inc()
+        fleet.metrics.hangups.inc()
     except Closing as closing:
         await _close(websocket, closing)
     except Exception:
         log.exception("unforeseen")
         await _close(websocket, Closing(status.WS_1011_INTERNAL_ERROR, "the server failed; its log says why"))
     finally:
-        engine.uploads.give_back()
+        fleet.uploads.give_back()
 
 
 async def _close(websocket: WebSocket, closing: Closing) -> None:
@@ -98,8 +104,9 @@ async def _close(websocket: WebSocket, closing: Closing) -> None:
         pass  # it is gone already
 
 
-async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
+async def _serve(websocket: WebSocket, fleet: Fleet) -> None:
     options = _options(await _message(websocket))
+    engine = await _engine(fleet, options.model)
     alpha = engine.config.steer_alpha if options.steer_alpha is None else options.steer_alpha
     try:
         check_task(options.task, engine)
@@ -112,9 +119,8 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
         )
     except SteerError as error:
         raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, str(error)) from None
-    await _send(
-        websocket, {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
-    )
+    ready = {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
+    await _send(websocket, {**ready, "step": STEP_SECONDS})
     session = LiveSession(engine, transcriber, options.min_chunk)
     tasks = [
         asyncio.create_task(_receive(websocket, options, session)),
@@ -126,6 +132,15 @@ async def _serve(websocket: WebSocket, engine: ServingEngine) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _engine(fleet: Fleet, model: str | None) -> ServingEngine:
+    try:
+        return await fleet.engine(model)
+    except ApiError as error:
+        unknown = error.status == HTTPStatus.NOT_FOUND
+        code = status.WS_1007_INVALID_FRAME_PAYLOAD_DATA if unknown else status.WS_1013_TRY_AGAIN_LATER
+        raise Closing(code, str(error)) from None
 
 
 async def _receive(websocket: WebSocket, options: LiveOptions, session: LiveSession) -> None:
@@ -227,6 +242,7 @@ def _update(kind: str, update: Update, transcriber: StreamingTranscriber, words:
         "type": kind,
         "seconds": round(transcriber.seconds, 3),
         "language": transcriber.language,
+        "speech_prob": [round(value, 4) for value in transcriber.speech_prob],
         "final": [_segment(segment, words) for segment in update.final],
         "partial": [_segment(segment, words) for segment in update.partial],
     }

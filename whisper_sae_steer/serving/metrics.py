@@ -1,6 +1,7 @@
 """What Prometheus scrapes; a registry for each app, so that two in one process don't meet."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,6 +13,17 @@ from prometheus_client import (
 )
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class ModelMetrics(NamedTuple):
+    """The counters of one model, and those of the server that its sessions add to."""
+
+    registry: CollectorRegistry
+    hangups: Counter
+    audio: Counter
+    segments: Counter
+    windows: Counter
+    steered: Counter
 
 
 class Metrics:
@@ -29,14 +41,31 @@ class Metrics:
             registry=registry,
         )
         self.hangups = Counter("whisper_hangups", "Clients gone before their answer", registry=registry)
-        self.audio = Counter("whisper_audio_seconds", "Audio transcribed", registry=registry)
-        self.segments = Counter("whisper_segments", "Segments written", registry=registry)
-        self.windows = Counter("whisper_windows", "Windows decoded with steering on", registry=registry)
-        self.steered = Counter("whisper_windows_steered", "Those that were edited", registry=registry)
-        self._queued = Gauge("whisper_queue_length", "Requests that wait for a worker", registry=registry)
-        self._running = Gauge("whisper_running", "Requests that a worker is at", registry=registry)
+        self._counters = [
+            Counter(name, text, ("model",), registry=registry)
+            for name, text in (
+                ("whisper_audio_seconds", "Audio transcribed"),
+                ("whisper_segments", "Segments written"),
+                ("whisper_windows", "Windows decoded with steering on"),
+                ("whisper_windows_steered", "Those that were edited"),
+            )
+        ]
+        self._gauges = [
+            Gauge(name, text, ("model",), registry=registry)
+            for name, text in (
+                ("whisper_queue_length", "Requests that wait for a worker, or for their model"),
+                ("whisper_running", "Requests that a worker is at"),
+                ("whisper_model_loaded", "Whether the model is loaded"),
+            )
+        ]
 
-    def show(self, queued: Callable[[], float], running: Callable[[], float]) -> None:
-        """Where to read the gauges."""
-        self._queued.set_function(queued)
-        self._running.set_function(running)
+    def of(self, model: str) -> ModelMetrics:
+        """A model's own."""
+        return ModelMetrics(self.registry, self.hangups, *(c.labels(model) for c in self._counters))
+
+    def show(
+        self, model: str, queued: Callable[[], int], running: Callable[[], int], loaded: Callable[[], bool]
+    ) -> None:
+        """Where to read the gauges of a model."""
+        for gauge, read in zip(self._gauges, (queued, running, loaded), strict=True):
+            gauge.labels(model).set_function(read)

@@ -11,7 +11,7 @@ from ..steering.ctranslate import EncoderOutput, SteeredStorage
 from .config import ServeConfig
 from .decoding import decode
 from .engine import checkpoint
-from .metrics import Metrics
+from .metrics import ModelMetrics
 
 
 class ServedModel(WhisperModel):
@@ -19,7 +19,7 @@ class ServedModel(WhisperModel):
 
     config: ServeConfig
     """the limits of uploads, once it serves"""
-    metrics: Metrics | None = None
+    metrics: ModelMetrics | None = None
     """where to count, once it serves"""
 
     def samples_of(self, audio: str | BinaryIO | np.ndarray) -> np.ndarray:
@@ -47,6 +47,7 @@ def load_model(config: ServeConfig) -> ServedModel:
         model = ServedModel(
             config.model,
             device=config.device,
+            device_index=list(config.device_index),
             compute_type=config.compute_type,
             cpu_threads=config.cpu_threads,
             num_workers=config.workers,

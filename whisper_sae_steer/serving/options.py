@@ -9,8 +9,10 @@ from whisper.tokenizer import TO_LANGUAGE_CODE
 from ..errors import RiskError
 from ..steering.filtering import check_filter_risk
 from ..steering.operator import MAX_ALPHA
+from .config import ServeConfig
 from .engine import ServingEngine
 from .errors import ApiError
+from .uploads import fields_of
 
 Task = Literal["transcribe", "translate"]
 Format = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -24,8 +26,8 @@ class RequestOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    model: str
-    """name of the model, or an alias of it"""
+    model: str | None = None
+    """name of a model, or an alias; the server's default when left out"""
     language: str | None = None
     """code or English name; detected when left out"""
     prompt: str | None = None
@@ -45,11 +47,9 @@ class RequestOptions(BaseModel):
     """leave out words of that hallucination risk and more; segments where words have no times"""
 
 
-def read_options(form: FormData, engine: ServingEngine, task: Task) -> RequestOptions:
-    """The options of a request for ``task``; ApiError 400 that names the field at fault."""
-    given: dict[str, Any] = {name: value for name, value in form.items() if isinstance(value, str) and value}
-    config = engine.config
-    given = {"model": engine.name, "steer_alpha": config.steer_alpha, **given}
+def read_options(form: FormData, config: ServeConfig) -> RequestOptions:
+    """The options of a request, as far as they make sense for any model; ApiError 400 names the field."""
+    given: dict[str, Any] = {"steer_alpha": config.steer_alpha, **fields_of(form)}
     if granularities := form.getlist(GRANULARITIES):
         given["timestamp_granularities"] = granularities
     try:
@@ -58,10 +58,12 @@ def read_options(form: FormData, engine: ServingEngine, task: Task) -> RequestOp
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
         raise ApiError(400, f"{field}: {first['msg']}", "invalid_value", field) from None
-    if options.model not in engine.names:
-        message = f"the model {options.model!r} is not served here, {engine.name} is"
-        raise ApiError(400, message, "model_not_found", "model")
     _check_together(options, granularities=bool(granularities))
+    return options
+
+
+def options_for(engine: ServingEngine, options: RequestOptions, task: Task) -> RequestOptions:
+    """Them with the language as the model calls it; ApiError 400 for what this model can't do."""
     try:
         check_filter_risk(options.filter_risk, engine.model.steerer is not None and options.steer_alpha != 0)
     except RiskError as error:

@@ -4,8 +4,14 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
+from ..reports.page import LOOK
+from .errors import ApiError
+
 FOLDER = Path(__file__).with_suffix("")
-TYPES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+SAMPLE = FOLDER.parents[1] / "samples" / "gap.ogg"
+"""a sentence, more than a minute without speech, another sentence"""
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".ogg": "audio/ogg"}
+FILES = {"sample.ogg": SAMPLE, LOOK.name: LOOK} | {file.name: file for file in FOLDER.iterdir()}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob:;"
@@ -21,18 +27,13 @@ router = APIRouter(include_in_schema=False)
 @router.get("/")
 def index() -> Response:
     """The page itself; open without the key, which it asks for where one is needed."""
-    return _file("index.html")
+    return file("index.html")
 
 
-@router.get("/page.css")
-def style() -> Response:
-    return _file("page.css")
-
-
-@router.get("/page.js")
-def script() -> Response:
-    return _file("page.js")
-
-
-def _file(name: str) -> Response:
-    return Response((FOLDER / name).read_bytes(), media_type=TYPES[name], headers=HEADERS)
+@router.get("/page/{name}")
+def file(name: str) -> Response:
+    """A style sheet, a script, the sample; ApiError 404."""
+    if name not in FILES:
+        raise ApiError(404, f"the page has no file {name!r}")
+    path = FILES[name]
+    return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers=HEADERS)

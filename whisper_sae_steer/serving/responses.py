@@ -70,16 +70,17 @@ async def _events(info: RecordingInfo, segments: AsyncIterator[SegmentDict]) -> 
             delta = segment["text"] if text else segment["text"].lstrip()
             text += delta
             extra = {name: segment[name] for name in WITH_DELTA if name in segment}
-            yield _event({"type": "transcript.text.delta", "delta": delta, **extra})
+            yield event({"type": "transcript.text.delta", "delta": delta, **extra})
     except Exception:  # the status is sent: an event is the only way left to tell
         log.exception("a stream failed")
-        yield _event(error_body(ApiError(500, "the transcription failed; the server's log says why")))
+        yield event(error_body(ApiError(500, "the transcription failed; the server's log says why")))
         return
-    yield _event({"type": "transcript.text.done", "text": text, **_filtered(info), "usage": _usage(info)})
+    yield event({"type": "transcript.text.done", "text": text, **_filtered(info), "usage": _usage(info)})
     yield "data: [DONE]\n\n"
 
 
-def _event(data: dict[str, Any]) -> str:
+def event(data: dict[str, Any]) -> str:
+    """A server-sent event."""
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 

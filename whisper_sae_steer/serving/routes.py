@@ -9,9 +9,8 @@ from fastapi.responses import Response
 
 from . import responses
 from .disconnect import unless_gone
-from .engine import ServingEngine
-from .errors import ApiError
-from .options import Task, read_options
+from .fleet import Fleet
+from .options import Task, options_for, read_options
 from .security import require_key
 from .transcribing import RecordingInfo, SegmentDict, transcribe
 from .uploads import Form, audio_of
@@ -35,38 +34,47 @@ async def translations(request: Request, form: Form) -> Response:
 
 @router.get("/models")
 def models(request: Request) -> dict[str, Any]:
-    """The model and its aliases."""
-    engine: ServingEngine = request.app.state.engine
-    return {"object": "list", "data": [_model(name, engine) for name in engine.names]}
+    """All models that can be asked for, and their aliases."""
+    fleet: Fleet = request.app.state.fleet
+    return {"object": "list", "data": [_model(name, fleet) for name in fleet.names]}
 
 
 @router.get("/models/{name:path}")
 def model(request: Request, name: str) -> dict[str, Any]:
     """One of them."""
-    engine: ServingEngine = request.app.state.engine
-    if name not in engine.names:
-        raise ApiError(404, f"the model {name!r} does not exist", "model_not_found", "model")
-    return _model(name, engine)
+    fleet: Fleet = request.app.state.fleet
+    return _model(name, fleet)
 
 
-def _model(name: str, engine: ServingEngine) -> dict[str, Any]:
+def _model(name: str, fleet: Fleet) -> dict[str, Any]:
+    """As OpenAI describes one, its own name (``root``), and what is only known of a loaded one or None."""
+    member = fleet.member(name)
+    model = member.engine and member.engine.model
     return {
         "id": name,
         "object": "model",
-        "created": engine.started,
+        "created": fleet.started,
         "owned_by": "whisper-sae-steer",
-        "steer_alpha": engine.config.steer_alpha,
-        "steered": engine.model.steerer is not None,
+        "root": member.name,
+        "steer_alpha": fleet.config.steer_alpha,
+        "loaded": model is not None,
+        "steered": model and model.steerer is not None,
+        "languages": model and list(model.supported_languages),
     }
 
 
 async def _answer(request: Request, form: Form, task: Task) -> Response:
-    engine: ServingEngine = request.app.state.engine
-    options = read_options(form, engine, task)
-    file = audio_of(form, engine.config)
+    fleet: Fleet = request.app.state.fleet
+    options, file = read_options(form, fleet.config), audio_of(form, fleet.config)
+    engine = await unless_gone(request, fleet.engine(options.model))
+    options = options_for(engine, options, task)
     items = engine.draw(transcribe, engine, file, options, task)
     info = cast(RecordingInfo, await unless_gone(request, anext(items)))
-    request.state.log |= {"steer_alpha": options.steer_alpha, "audio_seconds": round(info.seconds, 2)}
+    request.state.log |= {
+        "model": engine.name,
+        "steer_alpha": options.steer_alpha,
+        "audio_seconds": round(info.seconds, 2),
+    }
     segments = cast(AsyncGenerator[SegmentDict], items)
     if options.stream:
         return responses.stream(info, segments)

@@ -91,12 +91,13 @@ class LiveSession:
 
         All that waits is fed in one go: a session that fell behind catches up, as that costs less.
         """
-        while (samples := await self._backlog.take()) is not None:
-            yield await self._step(self.transcriber.feed, samples)
-        self._engine.metrics.audio.inc(self.transcriber.seconds)
-        update = await self._step(self.transcriber.finish)
-        self.is_over = True
-        yield update
+        with self._engine.session():
+            while (samples := await self._backlog.take()) is not None:
+                yield await self._step(self.transcriber.feed, samples)
+            self._engine.metrics.audio.inc(self.transcriber.seconds)
+            update = await self._step(self.transcriber.finish)
+            self.is_over = True
+            yield update
 
     async def _step(self, job: Callable[..., Update], *samples: NDArray[np.float32]) -> Update:
         """One step by a worker; waits for room in the queue."""

@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ..faster import WhisperModel
 from ..steering.ctranslate import SteeredStorage
-from ..steering.labels import Labels
+from ..steering.labels import STEP_SECONDS, Labels
 from .decoding import decode
 from .disconnect import unless_gone
 from .engine import ServingEngine
 from .errors import ApiError
+from .fleet import Fleet
 from .security import require_key
-from .uploads import Form, audio_of
+from .uploads import Form, audio_of, fields_of
 
-STEP_SECONDS = 0.1
-"""seconds from one value to the next"""
-SPAN_SECONDS = 1.0
-"""around each value that it is judged over: probabilities are calibrated for segments of 1 s and more"""
 DIGITS = 5
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
@@ -31,10 +28,11 @@ router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)])
 @router.post("/audio/timeline")
 async def timeline(request: Request, form: Form) -> dict[str, Any]:
     """Speech probability and hallucination risk at each 0.1 s of an upload, without transcribing it."""
-    engine: ServingEngine = request.app.state.engine
+    fleet: Fleet = request.app.state.fleet
+    file = audio_of(form, fleet.config)
+    engine = await unless_gone(request, fleet.engine(fields_of(form).get("model")))
     if engine.model.steerer is None:
         raise ApiError(409, f"{engine.name} is served without a steering pack: nothing hears speech in it")
-    file = audio_of(form, engine.config)
     answer = await unless_gone(request, engine.run(_read, engine, file))
     request.state.log |= {"audio_seconds": answer["duration"]}
     return answer
@@ -61,6 +59,4 @@ def timeline_of(model: WhisperModel, samples: NDArray[np.float32]) -> Iterator[L
         assert model.steerer is not None
         scores = encoded.batch.scores[0]
         for step in range(-(-len(window) // round(STEP_SECONDS * SAMPLE_RATE))):
-            middle = (step + 0.5) * STEP_SECONDS
-            start, end = max(0.0, middle - SPAN_SECONDS / 2), middle + SPAN_SECONDS / 2
-            yield model.steerer.label_stretch(scores, start, end)
+            yield model.steerer.label_moment(scores, (step + 0.5) * STEP_SECONDS)

@@ -1,19 +1,21 @@
 """Receives forms with a file, within limits of size and time that hold while they come in."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Annotated, BinaryIO
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Annotated, BinaryIO, TypeVar
 
 from fastapi import Depends, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Message
 
 from .config import ServeConfig
-from .engine import ServingEngine
 from .errors import ApiError
+from .fleet import Fleet
 
 FIELD_BYTES = 2**16
 """of the fields beside the file, and of each"""
+T = TypeVar("T")
+
 STALL_SECONDS = 15.0
 """without anything of an upload, after which it is given up"""
 
@@ -25,18 +27,17 @@ async def receive_form(request: Request) -> AsyncGenerator[FormData]:
     while it comes in where it grows too large (413), stalls or takes too long (408). What a file is called is
     never used.
     """
-    engine: ServingEngine = request.app.state.engine
-    config = engine.config
+    fleet: Fleet = request.app.state.fleet
+    config = fleet.config
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "send the audio as multipart/form-data", "unsupported_media")
-    if _content_length(request) > config.max_upload_bytes + FIELD_BYTES:
-        raise _too_large(config)
-    if not engine.has_room or not engine.uploads.take():
-        raise engine.busy()
+    check_length(request, config)
+    if not fleet.has_room or not fleet.uploads.take():
+        raise fleet.busy()
     try:
-        form = await _within_limits(request, config)
+        form = await within_limits(request, config, _form)
     finally:
-        engine.uploads.give_back()
+        fleet.uploads.give_back()
     try:
         yield form
     finally:
@@ -44,6 +45,11 @@ async def receive_form(request: Request) -> AsyncGenerator[FormData]:
 
 
 Form = Annotated[FormData, Depends(receive_form)]
+
+
+def fields_of(form: FormData) -> dict[str, str]:
+    """The form's fields that are filled in, beside files."""
+    return {name: value for name, value in form.items() if isinstance(value, str) and value}
 
 
 def audio_of(form: FormData, config: ServeConfig) -> BinaryIO:
@@ -58,7 +64,14 @@ def audio_of(form: FormData, config: ServeConfig) -> BinaryIO:
     return upload.file
 
 
-async def _within_limits(request: Request, config: ServeConfig) -> FormData:
+def check_length(request: Request, config: ServeConfig) -> None:
+    """ApiError 413 for a request that is too large by its own word."""
+    if _content_length(request) > config.max_upload_bytes + FIELD_BYTES:
+        raise _too_large(config)
+
+
+async def within_limits(request: Request, config: ServeConfig, read: Callable[[Request], Awaitable[T]]) -> T:
+    """What ``read`` makes of a request while it comes in; ApiError 408 or 413."""
     size = 0
 
     async def receive() -> Message:
@@ -73,10 +86,13 @@ async def _within_limits(request: Request, config: ServeConfig) -> FormData:
         return message
 
     try:
-        form = Request(request.scope, receive).form(max_files=1, max_fields=32, max_part_size=FIELD_BYTES)
-        return await asyncio.wait_for(form, config.upload_timeout)
+        return await asyncio.wait_for(read(Request(request.scope, receive)), config.upload_timeout)
     except asyncio.TimeoutError:
         raise _too_slow(f"the upload took longer than {config.upload_timeout:g} s") from None
+
+
+def _form(request: Request) -> Awaitable[FormData]:
+    return request.form(max_files=1, max_fields=32, max_part_size=FIELD_BYTES)
 
 
 def _content_length(request: Request) -> int:

@@ -10,6 +10,11 @@ from ..audio.units import ENCODER_FRAME_SECONDS
 from .metadata import PackMetadata
 from .risk import BY_SEGMENT, BY_WORD, WrittenSegment, segment_features, sigmoid, word_features
 
+STEP_SECONDS = 0.1
+"""from one value of a timeline to the next"""
+SPAN_SECONDS = 1.0
+"""around each value that it is judged over: probabilities are calibrated for segments of 1 s and more"""
+
 
 class Labels(NamedTuple):
     """What is to be thought of one segment."""
@@ -35,6 +40,11 @@ def label_stretch(scores: Tensor, start: float, end: float, metadata: PackMetada
     """
     speech, risk = _logits(scores, start, end, metadata)
     return Labels(sigmoid(speech), sigmoid(risk))
+
+
+def label_moment(scores: Tensor, seconds: float, metadata: PackMetadata) -> Labels:
+    """Labels of SPAN_SECONDS around a moment ``seconds`` into a window, by its smoothed speech scores [T]."""
+    return label_stretch(scores, seconds - SPAN_SECONDS / 2, seconds + SPAN_SECONDS / 2, metadata)
 
 
 def label_segment(

@@ -10,7 +10,7 @@ from torch import Tensor
 from .batch import SteeredBatch
 from .calls import Call, CallOptions, current
 from .doubt import verdicts
-from .labels import Labels, SegmentLabels, label_segment, label_stretch
+from .labels import Labels, SegmentLabels, label_moment, label_segment, label_stretch
 from .operator import Operator
 from .pack import SteeringPack
 from .risk import WrittenSegment
@@ -65,6 +65,10 @@ class Steerer:
     def label_stretch(self, scores: Tensor, start: float, end: float) -> Labels:
         """Labels of ``start``…``end`` seconds into a window, from the window's scores [T] alone."""
         return label_stretch(scores, start, end, self.pack.metadata)
+
+    def label_moment(self, scores: Tensor, seconds: float) -> Labels:
+        """Labels of the second around a moment of a window, from the window's scores [T] alone."""
+        return label_moment(scores, seconds, self.pack.metadata)
 
     def label_segment(
         self, segment: WrittenSegment, scores: Tensor, said: Sequence[str] = ()

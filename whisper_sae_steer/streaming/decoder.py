@@ -57,6 +57,8 @@ class Heard(NamedTuple):
     window: StreamWindow | None = None
     """the buffer, encoded for the decoder as far as a voice may be in it; None if the decoder would need more
     """
+    judged: StreamWindow | None = None
+    """the buffer as the gate listened to it; None where it did not, as a detector heard no voice"""
 
 
 class Written(NamedTuple):
@@ -82,11 +84,19 @@ class StreamDecoder:
         if task not in ("transcribe", "translate"):
             raise StreamError(f"task must be 'transcribe' or 'translate', not {task!r}")
         metadata = model.steerer.pack.metadata if model.steerer and self._options.alpha else None
-        self._levels = metadata.levels if metadata and metadata.gate == "window" else None
+        levels = metadata.levels if metadata and metadata.gate == "window" else None
+        self._gap_levels = (
+            (levels.gap_below, levels.noise_ceiling) if levels and levels.gap_below is not None else None
+        )
         self.language = language if self._multilingual else "en"
         """as given or last detected"""
         self.settled = self.language is not None
         """whether it is detected no more"""
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether anything tells speech from noise."""
+        return self._gap_levels is not None
 
     def listen(self, audio: NDArray[np.float32], known: int) -> Heard | None:
         """Where someone speaks in samples [n]; what is said in the first ``known`` is written already.
@@ -97,7 +107,7 @@ class StreamDecoder:
         which only the decoder needs. Without a gate all of it counts as speech.
         """
         frames = content_frames(len(audio))
-        if self._levels is None or self._levels.gap_below is None:
+        if self._gap_levels is None:
             return Heard([(0, frames)])
         voice = last_voice(audio)
         if known:
@@ -109,9 +119,9 @@ class StreamDecoder:
         else:
             length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * frames + PADDING_MEL_FRAMES)
             window = self._encode(audio, min(length, FULL_LENGTH))
-        regions = speech_regions(window.scores, self._levels.gap_below, self._levels.noise_ceiling)
+        regions = speech_regions(window.scores, *self._gap_levels)
         regions = with_replies(regions, frames + 1)  # what has just begun may be a reply
-        return Heard(regions, window if known else None)
+        return Heard(regions, window if known else None, window)
 
     def encode(self, audio: NDArray[np.float32]) -> StreamWindow:
         """Encode samples [n], at most 30 s, for :meth:`write`."""
@@ -156,6 +166,12 @@ class StreamDecoder:
             return None
         scores = window.encoded.batch.scores[0]
         return self._model.steerer.label_stretch(scores, start, end).speech_prob
+
+    def moment_speech_prob(self, window: StreamWindow, seconds: float) -> float:
+        """Probability that someone speaks around a moment of a window that the gate listened to."""
+        assert isinstance(window.encoded, SteeredStorage)
+        assert self._model.steerer is not None
+        return self._model.steerer.label_moment(window.encoded.batch.scores[0], seconds).speech_prob
 
     def _with_risk(self, words: list[Word], logprob: float, window: StreamWindow) -> list[Word]:
         """The words with how likely each was made up, if the window is steered."""

@@ -24,6 +24,7 @@ from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
 from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES, REPLY_GAP_FRAMES
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
+from .curve import SpeechCurve
 from .decoder import QUIET, UNHEARD, StreamDecoder, StreamWindow, Task
 
 KEPT = 2 * SAMPLE_RATE
@@ -106,6 +107,9 @@ class StreamingTranscriber:
         self._windows: list[tuple[int, StreamWindow]] = []
         """windows of the last hypothesis, and samples of the session before each"""
         self._finished = False
+        self._curve = SpeechCurve(self._decoder)
+        self.speech_prob: list[float] = []
+        """probability of speech at each 0.1 s that the last call was the first to listen to"""
 
     @property
     def language(self) -> str | None:
@@ -124,6 +128,7 @@ class StreamingTranscriber:
         """
         if self._finished:
             raise StreamError("this session is finished: start another one")
+        self.speech_prob = []
         if not isinstance(chunk, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise AudioError(f"a chunk must be an array of samples, not {type(chunk)}")
         samples = chunk if chunk.shape == (0,) else load_audio(chunk)
@@ -135,6 +140,7 @@ class StreamingTranscriber:
 
     def finish(self) -> Update:
         """Transcribe the rest; all text is final then. Once more gives an empty update."""
+        self.speech_prob = []
         if not self._finished:
             self._finished = True
             self._take()
@@ -186,9 +192,11 @@ class StreamingTranscriber:
         """Frames of the buffer in which someone speaks, and the buffer for the decoder if it was encoded."""
         in_speech = bool(self._committed or self._pending)
         heard = self._decoder.listen(self._buffer, self._heard - self._start if in_speech else 0)
+        judged, end = heard.judged if heard else None, self._start + len(self._buffer)
+        self.speech_prob += self._curve.extend(judged, self._start, end)
         step = SAMPLES_PER_ENCODER_FRAME
         if heard is not None:
-            self._heard = self._start + len(self._buffer)
+            self._heard = end
             self._regions = [(self._start + step * a, self._start + step * b) for a, b in heard.regions]
         edges = ((max(0, a - self._start), b - self._start) for a, b in self._regions)
         return [(a // step, b // step) for a, b in edges if b > 0], heard.window if heard else None

@@ -17,6 +17,7 @@ from sklearn.metrics import jaccard_score, mutual_info_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from tests.support.analysis_parts import make_sae, make_store, sparse_features
+from tests.support.pages import CHROMIUM, faults, in_browser
 from whisper_sae_steer import cli
 from whisper_sae_steer.analysis.browser import writing as browser_module
 from whisper_sae_steer.analysis.browser.excerpts import (
@@ -40,7 +41,6 @@ from whisper_sae_steer.analysis.store.activations import ActivationStore
 from whisper_sae_steer.audio.writing import write_wav
 from whisper_sae_steer.errors import AnalysisError
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<script>alert(1)</script>"
 LABELS = ("speech-en", "speech-de", "music", "music", EVIL, "rain")
 WIDTH, FRAMES, DEAD = 150, 160, 7
@@ -298,7 +298,8 @@ def test_one_recording_without_labels_is_enough(tmp_path: Path):
     assert set(index["features"]["bits"]) == {0}
 
 
-PAGE_FILES = ("index.html", "browser.css", "browser.js", "feature.js", "overview.js", "pictures.js")
+SCRIPTS = ("browser.js", "feature.js", "overview.js", "pictures.js")
+PAGE_FILES = ("index.html", "look.css", "browser.css", *SCRIPTS)
 
 
 def test_the_folder_holds_the_page_its_data_and_its_sounds(folders: Path):
@@ -315,8 +316,6 @@ def test_the_files_load_nothing_else(folders: Path):
 
 
 # ---- in Chromium
-
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which isn't here")
 
 
 @pytest.fixture(scope="module")
@@ -499,10 +498,10 @@ def test_it_fits_a_phone_in_light_and_dark(chromium: Any, folders: Path, scheme:
         "reduced_motion": "reduce",
     }
     with opened(chromium, folders / MEASURED, **options) as page:
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        assert faults(page) == {}
         page.locator("#list [role=option]").first.click()
         page.wait_for_selector("article[data-feature]")
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        assert faults(page) == {}
         assert not page.locator("#finder").is_visible()
         background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", background))) > 3 * 128) == (scheme == "light")

@@ -1,13 +1,17 @@
+import json
+import re
+from base64 import b64decode
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from tests.support.pages import faults, in_browser, looked_at
 from tests.support.parrots import Parrots
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.bench.peers.catalogue import Peer
 from whisper_sae_steer.bench.peers.examples import pick
-from whisper_sae_steer.bench.peers.report import write_html, write_table
+from whisper_sae_steer.bench.peers.report import _group_tables, write_html, write_table
 from whisper_sae_steer.bench.peers.run import collect, run
 from whisper_sae_steer.bench.peers.summary import compare
 
@@ -39,8 +43,8 @@ def test_reports(clips: list[Clip], peers: list[Peer], tmp_path: Path) -> None:
     write_table(tmp_path / "table.md", entries, conditions)
     markdown = (tmp_path / "table.md").read_text(encoding="utf-8")
     first, others = markdown.split("## Other settings")
-    assert "| 2. Silero VAD | threshold 0.5 | 0/2 = 0.0% [0.0, 65.8] | 0.00% | +0.00 pp" in first
-    assert "| 3. Silero VAD | threshold 0.7 |" in others
+    assert "| Silero VAD | threshold 0.5 | 0/2 = 0.0% [0.0, 65.8] | 0.00% | +0.00 pp" in first
+    assert "| Silero VAD | threshold 0.7 |" in others
     assert "threshold 0.7" not in first
     write_html(tmp_path / "report.html", entries, rows, clips, conditions)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -56,6 +60,38 @@ def test_reports(clips: list[Clip], peers: list[Peer], tmp_path: Path) -> None:
     assert "<parrot>" in page.text
     assert "Thank you." in page.text
     assert "Spoken: the fox ran" in page.text
+    for clip in clips:
+        assert clip.key in page.text
+    assert " by source" not in page.text, "there is one of each, which the totals show"
+    pictures = [b64decode((a["src"] or "").partition(",")[2]).decode() for a in page.all("img")]
+    assert ">Silero VAD<" in re.sub(r"<!-- (.*?) -->", r">\1<", pictures[0]), "points have names"
+
+
+def test_classes_that_are_the_sources_are_shown_once() -> None:
+    path = Path("benchmarks/peers/results/tiny.en-int8-peers.json")
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["peers"]
+    titles = ["FPR_text by source", "FPR_text by class", "WER by source"]
+    assert [title for title, _, _ in _group_tables(entries)] == titles
+    for entry in entries:
+        groups = entry["nonspeech"]["by_source"].items()
+        entry["nonspeech"]["by_class"] = {f"class of {name}": cell for name, cell in groups}
+    assert [title for title, _, _ in _group_tables(entries)] == [titles[0], titles[2]]
+
+
+@in_browser
+def test_the_page_fits_a_telephone_and_leads_with_the_outcome(
+    clips: list[Clip], peers: list[Peer], tmp_path: Path
+) -> None:
+    run(peers, clips, Parrots(), tmp_path, progress=False)
+    rows = collect(peers, clips, tmp_path)
+    write_html(tmp_path / "report.html", compare(peers, rows), rows, clips, {})
+    with looked_at(tmp_path / "report.html") as page:
+        assert faults(page) == {}
+        assert page.locator("h1 + p").inner_text() == (
+            "Ours writes text for 0 of 2 clips without speech, WER 0.00% on speech; Silero VAD writes text"
+            " for 0 of 2 clips without speech, WER 0.00% on speech; faster-whisper writes text for 2 of 2"
+            " clips without speech, WER 0.00% on speech."
+        )
 
 
 def test_a_page_of_one_kind_of_clips(clips: list[Clip], peers: list[Peer], tmp_path: Path) -> None:

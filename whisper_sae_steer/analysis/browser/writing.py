@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ...audio.units import ENCODER_FRAME_SECONDS
 from ...errors import AnalysisError
 from ...files import copy_file, write_text
+from ...reports.page import LOOK
 from ...sae.autoencoder import SAE
 from ..meaning.sound import OFFSETS, mean_mels
 from ..results import REPORT, plain
@@ -275,7 +276,7 @@ def _rule(results: JoinedResults, shown: int, alive: int) -> str:
 
 def _write_page(results: JoinedResults, out: Path) -> None:
     """The files that are the same for all, then the report, then the page itself."""
-    for file in sorted(PAGE.iterdir()):
+    for file in (LOOK, *sorted(PAGE.iterdir())):
         if file.name != INDEX:
             write_text(out / file.name, file.read_text(encoding="utf-8"))
     if results.report is None:

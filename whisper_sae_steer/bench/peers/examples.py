@@ -11,7 +11,7 @@ from ...audio.reading import load_audio
 from ...audio.units import SAMPLE_RATE
 from ...errors import AudioError
 from ...reports import metrics
-from ...reports.page import heading, paragraph, render, sound
+from ...reports.page import heading, paragraph, render, sound, table
 from ..runner import Row
 from .summary import Entry
 
@@ -44,12 +44,17 @@ def examples(
         clip = known[key]
         try:
             start = load_audio(clip.path)[: int(SECONDS * SAMPLE_RATE)]
-            player = sound(start, f"{clip.class_} from {clip.source}")
+            player = sound(start, clip.key)
         except (AudioError, OSError) as error:
             tqdm.write(f"left out of the examples: {error}")
             continue
-        transcripts = _transcripts(entries, by_clip[key])
-        body.append(render(PEERS, "example.html.j2", clip=clip, player=player, transcripts=transcripts))
+        found = _transcripts(entries, by_clip[key])
+        lines = [(text or "(nothing)", ", ".join(peers)) for text, peers in found]
+        transcripts = table(("transcript", "peers"), lines, text=True)
+        title = heading(clip.key, 3)
+        body.append(
+            render(PEERS, "example.html.j2", title=title, clip=clip, player=player, transcripts=transcripts)
+        )
     return body
 
 

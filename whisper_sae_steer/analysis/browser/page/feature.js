@@ -42,7 +42,7 @@ function section(title, note, ...children) {
 function table(head, rows) {
   const line = (cells, tag) =>
     make("tr", {}, ...cells.map((cell) => (cell instanceof Node ? make(tag, {}, cell) : make(tag, { text: cell }))));
-  return make("div", { class: "wide" },
+  return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "table" },
     make("table", {}, make("thead", {}, line(head, "th")), make("tbody", {}, ...rows.map((row) => line(row, "td")))));
 }
 
@@ -185,7 +185,7 @@ function excerpt(one, feature, mel) {
   const words = one.text && make("p", { class: "quiet words", title: one.text, text: `“${one.text}”` });
   return make("li", {}, slider, make("div", { class: "controls" }, button,
     make("div", { class: "about" }, make("strong", { text: one.label || one.domain }),
-      make("span", { class: "quiet clip", title: one.clip, text: `${clock(one.start)} in ${one.clip}` })), time), words || null, player);
+      make("span", { class: "quiet clip", title: one.clip, text: `at ${clock(one.start)} in ${one.clip}` })), time), words || null, player);
 }
 
 /** Play, pause, and move by click, drag or keys. */

@@ -23,8 +23,8 @@ docs:
 	$(BIN)/mkdocs build --strict
 
 bench:
-	$(BIN)/whisper-sae-steer bench fpr calibration/audio/manifest.tsv --per_class 2 --model tiny.en --compute_type int8 --alphas 0 1 --out out/fpr
-	$(BIN)/whisper-sae-steer bench wer calibration/audio/manifest.tsv --per_class 2 --model tiny.en --compute_type int8 --alphas 0 1 --out out/wer
+	$(BIN)/whisper-sae-steer bench fpr calibration/audio/manifest.tsv --per_class 1 --model tiny.en --compute_type int8 --alphas 0 1 --out out/fpr
+	$(BIN)/whisper-sae-steer bench wer calibration/audio/manifest.tsv --per_class 1 --model tiny.en --compute_type int8 --alphas 0 1 --out out/wer
 
 dist:
 	rm -rf dist

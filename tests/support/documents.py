@@ -31,6 +31,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"(?:^<!-- (not run|run)(?:: (.+?))? -->\n)?^```(\S*)[^\n]*\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"`(whisper-sae-steer [^`…]+)`")
+REDIRECTION = re.compile(r"\s\d?>\s*\S+")
 SHELL = ("bash", "sh", "console", "")
 PROGRAM = "whisper-sae-steer"
 
@@ -67,7 +68,7 @@ def blocks(page: Path) -> list[Block]:
 def commands(text: str) -> Iterator[list[str]]:
     """Arguments of each ``whisper-sae-steer`` in lines of a shell."""
     for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer = shlex.shlex(REDIRECTION.sub("", line), posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         command: list[str] = []
         for word in [*lexer, "&&"]:

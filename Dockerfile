@@ -25,7 +25,7 @@ RUN useradd --create-home --uid 10001 server \
 COPY pyproject.toml README.md LICENSE ./
 COPY whisper_sae_steer whisper_sae_steer
 # triton is 1 GB that only a GPU needs
-RUN pip install --no-cache-dir -c constraints.txt ".[serve,weights]" \
+RUN pip install --no-cache-dir -c constraints.txt ".[serve,otel,weights]" \
     && if [ "$VARIANT" = cpu ]; then pip uninstall --yes triton; fi
 
 USER 10001

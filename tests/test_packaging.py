@@ -63,7 +63,7 @@ def imported(*folders: str) -> set[str]:
 
 
 def distributions(modules: set[str]) -> set[str]:
-    found = packages_distributions()
+    found = {**packages_distributions(), "opentelemetry": ["opentelemetry-api"]}  # which others add to
     return {canonicalize_name(found[module][0]) for module in modules if module in found}
 
 
@@ -89,7 +89,8 @@ def test_metadata(wheel: ZipFile, metadata: Message) -> None:
     assert metadata["Name"] == "whisper-sae-steer"
     assert metadata["Version"] == version("whisper-sae-steer") == whisper_sae_steer.__version__
     assert set(metadata.get_all("Provides-Extra", [])) == {
-        *("weights", "train", "hf", "batch", "serve", "ray", "peers", "analysis", "download", "docs", "dev"),
+        *("weights", "train", "hf", "batch", "serve", "otel", "ray", "peers", "analysis", "download"),
+        *("docs", "dev"),
     }
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "whisper-sae-steer = whisper_sae_steer.cli:main" in wheel.read(name).decode()
@@ -98,10 +99,10 @@ def test_metadata(wheel: ZipFile, metadata: Message) -> None:
 def test_dependencies_are_the_imports(metadata: Message) -> None:
     extras = {
         name
-        for extra in ("train", "peers", "batch", "ray", "serve", "analysis", "download")
+        for extra in ("train", "peers", "batch", "ray", "serve", "otel", "analysis", "download")
         for name in requirements(metadata, extra)
     }
-    optional = {*extras, "triton"}  # which comes with torch for CUDA
+    optional = {*extras, "triton", "opentelemetry-api"}  # which come with torch for CUDA, and with FastAPI
     needed = distributions(imported("whisper_sae_steer")) - {"whisper-sae-steer"} - optional
     assert needed == set(requirements(metadata))
     also = distributions(imported("tests", "benchmarks", "calibration")) - {"whisper-sae-steer"}

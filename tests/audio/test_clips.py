@@ -102,6 +102,9 @@ def test_broken_gaps(tmp_path: Path, gaps: str) -> None:
         (["path\tkind", "a.wav\tnoise"], "line 2: kind 'noise' is none of"),
         (["path\tkind", "\tspeech"], "line 2: no path"),
         (["path\tkind\tseconds", "a.wav\tspeech\tlong"], "line 2: seconds 'long'"),
+        (["path\tkind\tseconds", "a.wav\tspeech\tinf"], "line 2: seconds 'inf'"),
+        (["path\tkind\tseconds", "a.wav\tspeech\tnan"], "line 2: seconds 'nan'"),
+        (["path\tkind\tseconds", "a.wav\tspeech\t-1"], "line 2: seconds '-1'"),
     ],
 )
 def test_broken_manifest(tmp_path: Path, lines: list[str], message: str) -> None:

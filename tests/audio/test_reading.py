@@ -293,6 +293,8 @@ def test_files_refused(tmp_path: Path) -> None:
     (tmp_path / "none.wav").write_bytes(wav_bytes(frames=0))
     (tmp_path / "header.wav").write_bytes(wav_bytes()[:30])
     (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "codec.wav").write_bytes(wav_bytes()[:20] + b"\x34\x12" + wav_bytes()[22:])
+    (tmp_path / "rate.wav").write_bytes(wav_bytes()[:24] + b"\x07\0\0\0" + wav_bytes()[28:])
     messages = {
         "missing.wav": "no such file",
         "empty.wav": "empty",
@@ -301,6 +303,8 @@ def test_files_refused(tmp_path: Path) -> None:
         "header.wav": "can't be decoded",
         "folder.wav": "folder",
         "silent.mp4": "no audio stream",
+        "rate.wav": "says that it has 7 samples a second",
+        "codec.wav": "a codec that can't be decoded",
         "nan.wav": "NaN",
     }
     for name, message in messages.items():

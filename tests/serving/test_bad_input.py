@@ -107,8 +107,12 @@ def silent_video() -> bytes:
         (os.urandom(100_000), 415),
         (wav(1)[:20], 415),
         (silent_video(), 415),
+        (wav(1)[:20] + b"\x34\x12" + wav(1)[22:], 415),
     ],
-    ids=["empty", "no samples", "nan", "inf", "loud", "text", "png", "zip", "random", "cut", "silent video"],
+    ids=[
+        *("empty", "no samples", "nan", "inf", "loud", "text", "png", "zip", "random", "cut", "silent video"),
+        "unknown codec",
+    ],
 )
 def test_what_is_no_audio_is_refused(server: Serving, file: bytes, status: int) -> None:
     code = "unsupported_media" if status == 415 else "invalid_audio"
@@ -141,13 +145,13 @@ def test_a_files_name_is_never_used(
 # ---- more than it looks
 
 
-def silent_flac(hours: float) -> bytes:
+def silent_flac(hours: float, rate: int = 8000) -> bytes:
     written = io.BytesIO()
     with av.open(written, "w", format="flac") as container:
-        stream = container.add_stream("flac", rate=8000, layout="mono")
+        stream = container.add_stream("flac", rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 100 * 4608), np.int16), "s16", "mono")
-        frame.rate = 8000
-        for _ in range(round(hours * 3600 * 8000 / frame.samples)):
+        frame.rate = rate
+        for _ in range(round(hours * 3600 * rate / frame.samples)):
             frame.pts = None
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -173,6 +177,16 @@ def test_hours_in_a_small_file_are_stopped_at_the_limit(server: Serving) -> None
         assert refusal(post(server, file=honest)) == (413, "audio_too_long", "file")
         assert refusal(post(server, file=bytes(lying))) == (413, "audio_too_long", "file")
     assert time.monotonic() - started < 10
+    assert resident(server) - before < 30
+
+
+def test_seconds_that_a_low_rate_makes_hours_of_are_refused(server: Serving) -> None:
+    """Whose length no header tells: one block of it would be gigabytes."""
+    lying = bytearray(silent_flac(128, rate=1))
+    lying[21] &= 0xF0
+    lying[22:26] = bytes(4)
+    before = resident(server)
+    assert refusal(post(server, file=bytes(lying))) == (400, "invalid_audio", "file")
     assert resident(server) - before < 30
 
 
@@ -268,6 +282,21 @@ def test_an_upload_that_stalls_is_408_long_before_the_whole_may_take(monkeypatch
     with serving(config, ModelAsTold()) as server, open_request(server, head, body[:1000]) as stalled:
         until(lambda: server.app.state.engine.uploads.taken == 1)
         assert status_of(stalled) == 408
+        assert post(server).status_code == 200
+
+
+def test_an_upload_that_trickles_is_408_long_before_the_whole_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploads, "STALL_SECONDS", 0.2)
+    config = ServeConfig(model="some-model", max_uploads=1, upload_timeout=60)
+    head, body = multipart(wav(5))
+    with serving(config, ModelAsTold()) as server, open_request(server, head, body[:100]) as trickling:
+        for offset in range(100, 10_000):
+            if select.select([trickling], [], [], 0.05)[0]:
+                break
+            trickling.sendall(body[offset : offset + 1])
+        assert status_of(trickling) == 408
         assert post(server).status_code == 200
 
 

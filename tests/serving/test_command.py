@@ -81,6 +81,17 @@ def test_the_server_that_is_started_waits_for_no_head_for_ever(monkeypatch: pyte
     assert started["http"] is PunctualProtocol
 
 
+def test_an_address_in_use_is_one_line_and_code_2_before_a_model_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        for argv in (["--port", str(port)], ["--port", "0", "--wyoming", f"tcp://127.0.0.1:{port}"]):
+            assert main(["serve", "--model", "nobody's", *argv]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert f"can't listen at 127.0.0.1:{port}: Address already in use" in line
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -99,6 +110,7 @@ def test_the_server_that_is_started_waits_for_no_head_for_ever(monkeypatch: pyte
         (["--engine", "ray", "--replicas", "2", "--max_replicas", "1"], "max_replicas must be at least 2"),
         (["--engine", "ray", "--gpus", "nan"], "gpus must be a number of 0 or more"),
         (["--engine", "ray", "--device", "cuda"], "say --gpus 1"),
+        (["--engine", "ray", "--wyoming", "tcp://127.0.0.1:0"], "--wyoming needs the model in this process"),
     ],
 )
 def test_what_can_not_be_served_is_one_line_and_code_2(

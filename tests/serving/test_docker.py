@@ -45,7 +45,7 @@ def test_extras_python_and_command_are_the_projects(
 ) -> None:
     runs = " ".join(of(instructions, "RUN"))
     (extras,) = re.findall(r'"\.\[([\w,]+)\]"', runs)
-    assert {"serve", "weights"} == set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert {"serve", "otel", "weights"} == set(extras.split(",")) <= set(project["optional-dependencies"])
     (version,) = re.findall(r"python:(\d+\.\d+)-slim", " ".join(of(instructions, "FROM")))
     assert version in SpecifierSet(project["requires-python"])
     (entrypoint,) = map(json.loads, of(instructions, "ENTRYPOINT"))

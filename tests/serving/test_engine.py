@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.serving_parts import ModelAsTold
+from whisper_sae_steer.serving import engine as engines
 from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.engine import Cancelled, ServingEngine, checkpoint
 from whisper_sae_steer.serving.errors import ApiError, Busy
@@ -148,6 +149,32 @@ def test_nothing_of_a_refused_job_stays_in_memory() -> None:
         assert recordings[0]() is None
     finally:
         gc.enable()
+
+
+def test_memory_is_given_back_when_the_last_job_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    tidied, times = threading.Event(), list[int]()
+
+    def tidy() -> None:
+        times.append(1)
+        tidied.set()
+
+    monkeypatch.setattr(engines, "give_back_memory", tidy)
+    engine, go = an_engine(workers=2), threading.Event()
+
+    async def ask() -> None:
+        longer = asyncio.ensure_future(engine.run(go.wait))
+        await soon(lambda: engine._jobs.taken == 1)
+        await engine.run(int)
+        await asyncio.sleep(0.02)
+        assert not tidied.is_set()
+        go.set()
+        await longer
+        await soon(tidied.is_set)
+        for _ in range(3):  # not more often than it may
+            await engine.run(int)
+        assert times == [1]
+
+    asyncio.run(ask())
 
 
 def test_a_slow_reader_does_not_hold_the_worker_and_one_that_stops_ends_the_job() -> None:

@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.real_models import sample, truth
 from tests.support.serving_parts import Serving, serving, tiny, until
 from whisper_sae_steer.reports import metrics
-from whisper_sae_steer.serving import live, sessions
+from whisper_sae_steer.serving import sessions, sockets
 from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.engine import ServingEngine
 from whisper_sae_steer.serving.timeline import timeline_of
@@ -204,13 +204,13 @@ def test_a_session_has_an_end(server: Serving):
 
 
 def test_a_client_that_says_nothing_is_let_go(server: Serving, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(sockets, "IDLE_SECONDS", 0.2)
     with session(server, {}) as connection:
         assert refused(connection) == (1008, "nothing came for 0.2 s")
 
 
 def test_empty_messages_keep_no_session_alive(server: Serving, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(sockets, "IDLE_SECONDS", 0.3)
     with session(server, {}) as connection:
         answer, deadline = None, time.monotonic() + 3
         while answer is None and time.monotonic() < deadline:

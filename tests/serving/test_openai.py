@@ -201,10 +201,12 @@ def test_metrics_count_what_was_done(client: openai.OpenAI, server: Serving) -> 
         return registry.get_sample_value(name, labels or {"model": "tiny.en"}) or 0.0
 
     names = ("whisper_audio_seconds_total", "whisper_segments_total", "whisper_windows_total")
+    names += ("whisper_hallucination_risk_count",)
     steered = value("whisper_windows_steered_total")
     before = [value(name) for name in names]
     client.audio.transcriptions.create(file=speech(), model="tiny.en")
-    assert [value(name) - old for name, old in zip(names, before, strict=True)] == [10.0, 1.0, 1.0]
+    assert [value(name) - old for name, old in zip(names, before, strict=True)] == [10.0, 1.0, 1.0, 1.0]
+    assert value("whisper_processing_seconds_total") > 0
     assert value("whisper_windows_steered_total") == steered
     windows = value("whisper_windows_total")
     client.audio.transcriptions.create(file=("a.wav", wav(2)), model="tiny.en")

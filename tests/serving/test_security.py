@@ -1,5 +1,7 @@
 """Who is let in, and what is told to those who aren't."""
 
+import secrets
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -7,7 +9,16 @@ import pytest
 from fastapi import Depends, WebSocket, WebSocketDisconnect
 from fastapi.testclient import TestClient
 
-from tests.support.serving_parts import TRANSCRIBE, ModelAsTold, Serving, http, refusal, serving, wav
+from tests.support.serving_parts import (
+    TRANSCRIBE,
+    ModelAsTold,
+    Serving,
+    http,
+    refusal,
+    serving,
+    status_of,
+    wav,
+)
 from whisper_sae_steer.errors import SteerError
 from whisper_sae_steer.serving.app import create_app
 from whisper_sae_steer.serving.config import ServeConfig
@@ -87,3 +98,48 @@ def test_web_sockets_need_it_too() -> None:
 def test_an_empty_key_is_a_mistake() -> None:
     with pytest.raises(SteerError, match="empty api_key"):
         ServeConfig(api_key=" ")
+
+
+def test_the_key_is_compared_in_constant_time(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(given: bytes, right: bytes) -> bool:
+        compared.append(given)
+        return given == right
+
+    monkeypatch.setattr(secrets, "compare_digest", compare)
+    assert ask(server, "Bearer wrong").status_code == 401
+    assert ask(server, f"Bearer {KEY}").status_code == 200
+    assert compared == [b"wrong", KEY.encode()]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/page/page.js", "/page.py", "/../app.py", "/page.js/../../config.py", "/%2e%2e/app.py"),
+        *("//etc/passwd", "/v1/models/../../etc/passwd", "/v1/models/%2e%2e%2fapp.py"),
+    ],
+)
+def test_no_path_leads_to_a_file(server: Serving, path: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer "
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(request.encode() + KEY.encode() + b"\r\n\r\n")
+        assert status_of(connection) == 404
+
+
+def test_pages_of_other_sites_can_read_no_answer(server: Serving) -> None:
+    headers = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    asked = http.options(server.url + TRANSCRIBE, headers=headers)
+    assert asked.status_code >= 400
+    for answer in (asked, http.get(server.url + "/health", headers=headers), ask(server, None)):
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_the_page_can_be_neither_framed_nor_sniffed(server: Serving) -> None:
+    for path in ("/", "/page.css", "/page.js"):
+        headers = http.get(server.url + path).headers
+        policy = headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "base-uri 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"

@@ -15,6 +15,7 @@ from whisper_sae_steer.faster import WhisperModel
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.streaming import StreamingTranscriber, StreamSegment, Update
 from whisper_sae_steer.streaming.agreement import Word, agreed, continues_at, sentences
+from whisper_sae_steer.streaming.decoder import StreamDecoder, StreamWindow
 
 RATE = 16_000
 SPEECH = sample("speech")
@@ -145,6 +146,40 @@ def test_a_gap_of_noise_is_passed_without_text(model: WhisperModel):
     ended = [i for i, update in enumerate(found) if update.final and i < 15]
     assert max(ended) <= 11  # 3 s after the last word at 7.4 s all of it is final
     assert not any(update.partial for update in found[11:16])
+
+
+@pytest.mark.parametrize("chunk", [0.4, 20.0])
+def test_a_pause_ends_a_session_that_asks_for_it(model: WhisperModel, chunk: float):
+    second = sample("gap")[round(91.5 * RATE) :]
+    (spoken,) = truth("speech")["speech"]
+    audio = np.concatenate([SPEECH[: round(spoken["end"] * RATE)], noise(1) / 10, second]).astype(np.float32)
+    session, found, fed = StreamingTranscriber(model, pause=0.5), list[Update](), 0
+    assert session.speech == []
+    while not session.finished:
+        piece = audio[fed : fed + round(chunk * RATE)]
+        found.append(session.feed(piece))
+        fed += len(piece)
+    assert words_of(final(found)) == metrics.normalise(TEXT, "en").split()
+    assert session.speech[0].start == pytest.approx(spoken["start"], abs=0.2)
+    assert session.speech[0].end == pytest.approx(spoken["end"], abs=0.2)
+    begins = fed - len(session.rest)
+    assert spoken["end"] < begins / RATE < spoken["end"] + 0.7
+    np.testing.assert_array_equal(session.rest, audio[begins:fed])
+    with pytest.raises(ValueError, match="finished"):
+        session.feed(noise(1))
+
+
+def test_a_prompt_is_what_was_said_before(model: WhisperModel, monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    write = StreamDecoder.write
+
+    def watched(decoder: StreamDecoder, window: StreamWindow, before: str) -> Any:
+        said.append(before)
+        return write(decoder, window, before)
+
+    monkeypatch.setattr(StreamDecoder, "write", watched)
+    updates(model, SPEECH[: 3 * RATE], 3.0, prompt="trains and boats")
+    assert set(said) == {"trains and boats"}
 
 
 @pytest.mark.parametrize("sound", [noise, beeps])
@@ -281,6 +316,9 @@ def test_bad_chunks_are_refused_and_the_session_goes_on(model: WhisperModel, chu
         ({"task": "sing"}, ValueError, "sing"),
         ({"min_chunk": 0}, ValueError, "min_chunk"),
         ({"min_chunk": 31}, ValueError, "min_chunk"),
+        ({"pause": 0}, ValueError, "pause"),
+        ({"pause": 11}, ValueError, "pause"),
+        ({"pause": 1, "steer_alpha": 0}, ValueError, "gate"),
     ],
 )
 def test_bad_options_are_refused(model: WhisperModel, options: Any, error: type[Exception], message: str):

@@ -1,6 +1,7 @@
 """Lists of audio clips with labels: from a tab-separated manifest or from a folder."""
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -285,7 +286,9 @@ def _clip(row: dict[str, str], root: Path, where: str) -> Clip:
     try:
         seconds = float(row["seconds"]) if row.get("seconds") else None
     except ValueError:
-        raise ManifestError(f"{where}: seconds {row['seconds']!r} is not a number") from None
+        seconds = math.nan
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise ManifestError(f"{where}: seconds {row['seconds']!r} is not a number of 0 or more")
     return Clip(
         path=root / key,
         key=key,

@@ -36,6 +36,8 @@ AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 
 LOUDEST = 100.0
 """peak of samples that were scaled to [-1, 1], however carelessly; 16-bit integers reach 32768"""
+LOWEST_RATE = 1000
+"""samples a second; no recording has fewer, and a small file that says so would fill the memory"""
 RESAMPLED_AT_ONCE = 500_000
 """samples at the file's own rate"""
 LISTS = frozenset(("concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"))
@@ -218,8 +220,9 @@ class AudioTrack:
     """Iterates over the frames of a file's default audio track, past what can't be decoded.
 
     `before_packet` is called before each packet is decoded; what it raises ends the reading. Raises
-    AudioError, which speaks of `name`, if there is no track, or if a file of floats holds samples that
-    :func:`check_samples` refuses: decoding to 16 bit would turn them into clicks.
+    AudioError, which speaks of `name`, if there is no track that can be decoded, if its rate is below
+    LOWEST_RATE, or if a file of floats holds samples that :func:`check_samples` refuses: decoding to 16 bit
+    would turn them into clicks.
     """
 
     def __init__(
@@ -228,6 +231,8 @@ class AudioTrack:
         stream = container.streams.best("audio")
         if not isinstance(stream, AudioStream):
             raise AudioError(f"{name} has no audio stream")
+        if not stream.codec_context:  # None for a codec that FFmpeg has no decoder for
+            raise AudioError(f"{name} is in a codec that can't be decoded here")
         self.codec = stream.codec_context.name
         self.lost_seconds = 0.0
         """about how much couldn't be decoded so far"""
@@ -253,6 +258,8 @@ class AudioTrack:
                 self._count(packet, frames, failed)
                 failed = 0.0
             for frame in frames:
+                if frame.sample_rate < LOWEST_RATE:
+                    raise AudioError(f"{self._name} says that it has {frame.sample_rate} samples a second")
                 if is_float:
                     check_samples(frame.to_ndarray(), self._name)
                 yield frame

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ..commands.common import check_compute_type
 from ..commands.extras import require
@@ -34,13 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; requests that run then are finished within the limit."""
     require("serve", "serve")
-    args.model, *args.further_models = args.model
-    config, where = from_fields(args, ServeConfig), from_fields(args, ReplicaConfig)
-    if config.api_key is None:
-        config = replace(config, api_key=os.environ.get(KEY_VARIABLE))
+    config, where = config_of(args), from_fields(args, ReplicaConfig)
+    check_free(config.host, config.port)
+    if config.wyoming is not None and config.wyoming.startswith("tcp"):
+        address = urlsplit(config.wyoming)
+        check_free(address.hostname or "", address.port or 0)
     if where.engine == "ray":
         if config.device == "cuda" and not where.gpus:
             raise ConfigError("--engine ray hides GPUs from replicas that reserve none; say --gpus 1")
+        if config.wyoming is not None:
+            raise ConfigError("--wyoming needs the model in this process; leave out --engine ray")
         require("--engine ray", "ray")
         from .replicas import served_by_replicas
 
@@ -55,13 +60,30 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def config_of(args: argparse.Namespace) -> ServeConfig:
+    """What the arguments and the environment say of the server. ConfigError."""
+    first, *further = args.model
+    named = argparse.Namespace(**vars(args) | {"model": first, "further_models": further})
+    config = from_fields(named, ServeConfig)
+    return config if config.api_key is not None else replace(config, api_key=os.environ.get(KEY_VARIABLE))
+
+
+def check_free(host: str, port: int) -> None:
+    """ConfigError if nobody may listen there now: said before a model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(f"can't listen at {host}:{port}: {error.strerror or error}") from None
+
+
 def _run(app: "FastAPI", config: ServeConfig) -> None:
     """Until a signal comes."""
     import uvicorn
 
     from .connections import PunctualProtocol
-    from .live import MESSAGE_BYTES
     from .logs import configure
+    from .sockets import MESSAGE_BYTES
 
     configure()
     uvicorn.run(

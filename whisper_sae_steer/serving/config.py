@@ -1,8 +1,11 @@
 """Options of the server."""
 
 import math
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from ..commands.fields import check_choices
 from ..commands.values import MOST_THREADS, ComputeType, Device
@@ -19,6 +22,9 @@ class ServeConfig:
     """address to listen on; 0.0.0.0 for every network"""
     port: int = 8000
     """TCP port; 0: any that is free"""
+    wyoming: str | None = None
+    """where Home Assistant finds the server, tcp://HOST:PORT or unix:///PATH; that protocol has no keys, so
+    whoever reaches the address may use it"""
     model: str = "base"
     """name or path of a Whisper model, for requests that name none"""
     further_models: tuple[str, ...] = ()
@@ -82,6 +88,8 @@ class ServeConfig:
             raise ConfigError(f"cpu_threads must be at most {MOST_THREADS}, not {self.cpu_threads}")
         if self.api_key is not None and not self.api_key.strip():
             raise ConfigError("an empty api_key would let nobody in; leave it out to let everybody in")
+        if self.wyoming is not None:
+            _check_wyoming(self.wyoming)
 
     @property
     def workers_of_a_model(self) -> int:
@@ -120,3 +128,19 @@ class ReplicaConfig:
             raise ConfigError(f"max_replicas must be at least {self.replicas}, as replicas is")
         if not 0 <= self.gpus < math.inf:
             raise ConfigError(f"gpus must be a number of 0 or more, not {self.gpus}")
+
+
+def _check_wyoming(address: str) -> None:
+    """ConfigError for what is no address, and for files that a socket would take the place of."""
+    parts = urlsplit(address)
+    if parts.scheme == "unix" and not parts.netloc and parts.path:
+        path = Path(parts.path)
+        if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+            raise ConfigError(f"wyoming: {path} exists, and is no socket")
+        return
+    try:
+        is_tcp = parts.scheme == "tcp" and parts.hostname and parts.port is not None
+    except ValueError:  # of a port beyond 65535
+        is_tcp = False
+    if not is_tcp:
+        raise ConfigError(f"wyoming must be tcp://HOST:PORT or unix:///PATH, not {address!r}")

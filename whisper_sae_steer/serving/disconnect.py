@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -15,17 +15,22 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
 
     To be used once the request has been read to its end.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hang_up(request))
+    return await unless(_hang_up(request), work)
+
+
+async def unless(ends: Awaitable[NoReturn], work: Awaitable[T]) -> T:
+    """What ``work`` gives; ends it with what ``ends`` raises, if that is first."""
+    ending, task = asyncio.ensure_future(ends), asyncio.ensure_future(work)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        await asyncio.wait({ending, task}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else ending.result()
     finally:
+        ending.cancel()
         task.cancel()
-        gone.cancel()
+        await asyncio.gather(ending, task, return_exceptions=True)
 
 
-async def _hang_up(request: Request) -> None:
+async def _hang_up(request: Request) -> NoReturn:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    raise ClientDisconnect

@@ -12,8 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import SteerError
 from ..faster import WhisperModel
+from . import tracing
 from .config import ServeConfig
 from .errors import Busy
+from .memory import give_back_memory
 from .metrics import Metrics
 
 P = ParamSpec("P")
@@ -21,6 +23,8 @@ T = TypeVar("T")
 
 LONGEST_RETRY_SECONDS = 60
 """seconds; OpenAI's client heeds no longer Retry-After"""
+TIDY_SECONDS = 10.0
+"""from one time that memory is given back to the next: live sessions end a job each second"""
 
 _cancelled: ContextVar[threading.Event] = ContextVar("cancelled")
 
@@ -80,6 +84,8 @@ class ServingEngine:
         """how long a job takes, as a running mean"""
         self._sessions = 0
         self.last_used = time.monotonic()
+        self._tidied = 0.0
+        """when the memory was given back"""
         self.closing = False
 
     @property
@@ -129,18 +135,24 @@ class ServingEngine:
         """
         if not self._jobs.take():
             raise self.busy()
-        cancelled = threading.Event()
+        cancelled, asked = threading.Event(), time.time_ns()
 
         def work() -> T:
             _cancelled.set(cancelled)
+            tracing.waited("queue", asked)
             started = time.monotonic()
             try:
-                return job(*args, **kwargs)
+                with tracing.span("transcribe"):
+                    return job(*args, **kwargs)
             except (Cancelled, SteerError) as error:
                 error.__context__ = None  # frames would keep the recording until some garbage collection
                 raise error.with_traceback(None) from None
+            except (SystemExit, KeyboardInterrupt) as error:  # which would end the event loop
+                raise RuntimeError("the job ended its thread") from error
             finally:
-                self._job_seconds += 0.1 * (time.monotonic() - started - self._job_seconds)
+                seconds = time.monotonic() - started
+                self.metrics.processing.inc(seconds)
+                self._job_seconds += 0.1 * (seconds - self._job_seconds)
 
         future: Future[T] = self._pool.submit(copy_context().run, work)
         future.add_done_callback(self._ended)
@@ -150,8 +162,13 @@ class ServingEngine:
             cancelled.set()
 
     def _ended(self, _: Future[Any]) -> None:
+        """A job is over, or was dropped; after the last one a worker tidies up."""
         self.last_used = time.monotonic()
         self._jobs.give_back()
+        is_due = time.monotonic() - self._tidied > TIDY_SECONDS
+        if is_due and not self._jobs.taken and not self.closing:
+            self._tidied = time.monotonic()
+            self._pool.submit(give_back_memory)
 
     async def draw(
         self, job: Callable[P, Iterable[T]], *args: P.args, **kwargs: P.kwargs

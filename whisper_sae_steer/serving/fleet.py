@@ -103,6 +103,7 @@ class Fleet:
         self.default, *self.others = self.members
         self.names: Mapping[str, Member] = dict(self._named())
         """what requests may call the models"""
+        self.closing = False
         self._watching: asyncio.Task[None] | None = None
 
     def _named(self) -> Iterator[tuple[str, Member]]:
@@ -144,7 +145,8 @@ class Fleet:
     @property
     def has_room(self) -> bool:
         """Whether a request now would be taken, by one model at least."""
-        return self.uploads.has_free and any(member.has_room for member in self.members)
+        room = any(member.has_room for member in self.members)
+        return room and self.uploads.has_free and not self.closing
 
     def busy(self) -> Busy:
         """The refusal for now."""

@@ -7,14 +7,13 @@ it sends ``{"type": "error", "message": …}``. The ``speech_prob`` of updates, 
 likely speech is at each 0.1 s (``step`` of the first answer) of the session; at α = 0 there are none.
 """
 
-import asyncio
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
-import structlog
-from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect, WebSocketException, status
+from fastapi import APIRouter, Depends, WebSocket, status
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,18 +26,14 @@ from .engine import ServingEngine
 from .errors import ApiError, Busy
 from .fleet import Fleet
 from .options import Task, check_task
-from .security import KEY_PROTOCOL, is_page_elsewhere, require_key
+from .security import require_key
 from .sessions import LiveSession, TooLong
+from .sockets import Closing, Socket, serve, together
 
 MESSAGE_BYTES = 2**20
 """largest message: half a minute of 16-bit samples"""
-IDLE_SECONDS = 30.0
-"""without audio or the end of it, after which a session ends; also how long an answer may stay unread"""
-REASON_BYTES = 123
-"""of the reason for closing, by RFC 6455"""
 
 router = APIRouter()
-log = structlog.get_logger()
 
 
 class LiveOptions(BaseModel):
@@ -61,51 +56,19 @@ class LiveOptions(BaseModel):
     """seconds of new audio after which it is transcribed: shorter is sooner and takes more computing"""
 
 
-class Closing(WebSocketException):
-    """Ends the connection with a status code of RFC 6455 and a message for the client."""
-
-    def __init__(self, code: int, message: str):
-        super().__init__(code, message)
-
-
 @router.websocket("/v1/audio/stream")
 async def stream(websocket: WebSocket, _: None = Depends(require_key)) -> None:
     """One live session. Sessions share the workers with uploads: each step is a job."""
     fleet: Fleet = websocket.app.state.fleet
-    # a browser that offers protocols, one of them the key, wants one of the others chosen
-    offered = [name for name in websocket.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
-    await websocket.accept(offered[0] if offered else None)
-    if is_page_elsewhere(websocket):
-        message = "without an API key, the pages of other sites are not let in"
-        await _close(websocket, Closing(status.WS_1008_POLICY_VIOLATION, message))
-        return
-    if not fleet.has_room or not fleet.uploads.take():
-        await _close(websocket, Closing(status.WS_1013_TRY_AGAIN_LATER, str(fleet.busy())))
-        return
-    try:
-        await _serve(websocket, fleet)
-        await websocket.close()
-    except WebSocketDisconnect:
-        fleet.metrics.hangups.inc()
-    except Closing as closing:
-        await _close(websocket, closing)
-    except Exception:
-        log.exception("unforeseen")
-        await _close(websocket, Closing(status.WS_1011_INTERNAL_ERROR, "the server failed; its log says why"))
-    finally:
-        fleet.uploads.give_back()
+    await serve(websocket, fleet, partial(_session, fleet), _last_message)
 
 
-async def _close(websocket: WebSocket, closing: Closing) -> None:
-    try:
-        await _send(websocket, {"type": "error", "message": closing.reason})
-        await websocket.close(closing.code, closing.reason.encode()[:REASON_BYTES].decode(errors="ignore"))
-    except (WebSocketDisconnect, WebSocketException, RuntimeError):
-        pass  # it is gone already
+def _last_message(closing: Closing) -> dict[str, Any]:
+    return {"type": "error", "message": closing.reason}
 
 
-async def _serve(websocket: WebSocket, fleet: Fleet) -> None:
-    options = _options(await _message(websocket))
+async def _session(fleet: Fleet, socket: Socket) -> None:
+    options = _options(await _message(socket))
     engine = await _engine(fleet, options.model)
     alpha = engine.config.steer_alpha if options.steer_alpha is None else options.steer_alpha
     try:
@@ -120,18 +83,9 @@ async def _serve(websocket: WebSocket, fleet: Fleet) -> None:
     except SteerError as error:
         raise Closing(status.WS_1007_INVALID_FRAME_PAYLOAD_DATA, str(error)) from None
     ready = {"type": "ready", "model": engine.name, "steer_alpha": alpha, "format": options.format}
-    await _send(websocket, {**ready, "step": STEP_SECONDS})
+    await socket.send({**ready, "step": STEP_SECONDS})
     session = LiveSession(engine, transcriber, options.min_chunk)
-    tasks = [
-        asyncio.create_task(_receive(websocket, options, session)),
-        asyncio.create_task(_answer(websocket, options, session)),
-    ]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await together(_receive(socket, options, session), _answer(socket, options, session))
 
 
 async def _engine(fleet: Fleet, model: str | None) -> ServingEngine:
@@ -143,9 +97,9 @@ async def _engine(fleet: Fleet, model: str | None) -> ServingEngine:
         raise Closing(code, str(error)) from None
 
 
-async def _receive(websocket: WebSocket, options: LiveOptions, session: LiveSession) -> None:
+async def _receive(socket: Socket, options: LiveOptions, session: LiveSession) -> None:
     """Bring the client's audio to the session until it says that it was all."""
-    while isinstance(message := await _message(websocket), bytes):
+    while isinstance(message := await _message(socket), bytes):
         samples = _samples(message, options)
         try:
             await session.put(samples)
@@ -158,45 +112,24 @@ async def _receive(websocket: WebSocket, options: LiveOptions, session: LiveSess
     await session.end()
 
 
-async def _answer(websocket: WebSocket, options: LiveOptions, session: LiveSession) -> None:
+async def _answer(socket: Socket, options: LiveOptions, session: LiveSession) -> None:
     """Send every update; the last one, after the end, as such."""
     try:
         async for update in session.updates():
             kind = "end" if session.is_over else "update"
-            await _send(websocket, _update(kind, update, session.transcriber, options.words))
+            await socket.send(_update(kind, update, session.transcriber, options.words))
     except Busy as busy:
         raise Closing(status.WS_1013_TRY_AGAIN_LATER, str(busy)) from None
 
 
-async def _message(websocket: WebSocket) -> str | bytes:
-    """The next message that holds anything; Closing 1008 (none in time) or 1009 (too large),
-    WebSocketDisconnect."""
-    try:
-        content = await asyncio.wait_for(_filled(websocket), IDLE_SECONDS)
-    except asyncio.TimeoutError:
-        raise Closing(status.WS_1008_POLICY_VIOLATION, f"nothing came for {IDLE_SECONDS:g} s") from None
+async def _message(socket: Socket) -> str | bytes:
+    """The next message that holds anything; as :meth:`Socket.receive`, and Closing 1009 (too large)."""
+    content = await socket.receive()
     if len(content) > MESSAGE_BYTES:
         raise Closing(
             status.WS_1009_MESSAGE_TOO_BIG, f"a message may have {MESSAGE_BYTES} bytes, not {len(content)}"
         )
     return content
-
-
-async def _filled(websocket: WebSocket) -> str | bytes:
-    """The next message that isn't empty: an empty one is no audio, and keeps no session alive."""
-    while True:
-        message: dict[str, Any] = dict(await websocket.receive())
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", status.WS_1006_ABNORMAL_CLOSURE))
-        if content := message.get("bytes") or message.get("text"):
-            return content
-
-
-async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:
-    try:
-        await asyncio.wait_for(websocket.send_text(json.dumps(message, ensure_ascii=False)), IDLE_SECONDS)
-    except asyncio.TimeoutError:
-        raise Closing(status.WS_1008_POLICY_VIOLATION, "the answers are not read") from None
 
 
 def _options(message: str | bytes) -> LiveOptions:

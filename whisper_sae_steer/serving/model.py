@@ -8,6 +8,7 @@ import numpy as np
 from ..commands.common import loading, pack_named
 from ..faster import WhisperModel
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
+from . import tracing
 from .config import ServeConfig
 from .decoding import decode
 from .engine import checkpoint
@@ -24,8 +25,10 @@ class ServedModel(WhisperModel):
 
     def samples_of(self, audio: str | BinaryIO | np.ndarray) -> np.ndarray:
         """Samples [n] of an upload, within its limits, or of what else the library takes. ApiError."""
-        is_upload = not isinstance(audio, str | np.ndarray)
-        return decode(audio, self.config) if is_upload else super().samples_of(audio)
+        if isinstance(audio, str | np.ndarray):
+            return super().samples_of(audio)
+        with tracing.span("decode"):
+            return decode(audio, self.config)
 
     def encode(self, features: np.ndarray) -> EncoderOutput:
         checkpoint()

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from ..audio.units import SAMPLE_RATE
 from ..streaming import StreamingTranscriber, Update
 from .engine import ServingEngine
 from .errors import ApiError, Busy
+
+Mark = TypeVar("Mark")
 
 BACKLOG_SECONDS = 10.0
 """of audio that may wait; then nothing is read, and the client's connection fills up"""
@@ -25,41 +28,72 @@ class TooLong(ApiError):
         super().__init__(413, f"the session is longer than {longest_seconds:g} s", "audio_too_long")
 
 
-class Backlog:
-    """Audio between the client and the worker: at most a few seconds wait."""
+class Backlog(Generic[Mark]):
+    """Audio between the client and the worker: at most a few seconds wait, and marks between them."""
 
-    def __init__(self, enough_seconds: float):
-        self._enough_samples = enough_seconds * SAMPLE_RATE
-        self._chunks: deque[NDArray[np.float32]] = deque()
-        self._samples = 0
-        self._ended = False
+    def __init__(self, enough_seconds: float, longest_seconds: float):
+        self._enough_samples, self._longest_seconds = enough_seconds * SAMPLE_RATE, longest_seconds
+        self._items: deque[NDArray[np.float32] | Mark] = deque()
+        self._marks = 0
+        """how many of the items are marks"""
+        self._waiting = self._total = 0
+        """samples that wait, and all that came"""
         self._changed = asyncio.Condition()
 
     async def put(self, samples: NDArray[np.float32]) -> None:
-        """Append samples [n] as soon as there is room."""
+        """Append samples [n], 16 kHz mono, a second at a time as soon as there is room. Raises TooLong."""
+        self._total += len(samples)
+        if self._total > self._longest_seconds * SAMPLE_RATE:
+            raise TooLong(self._longest_seconds)
+        for start in range(0, len(samples), SAMPLE_RATE):
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._waiting < BACKLOG_SECONDS * SAMPLE_RATE)
+                piece = samples[start : start + SAMPLE_RATE]
+                self._items.append(piece)
+                self._waiting += len(piece)
+                self._changed.notify_all()
+
+    async def mark(self, mark: Mark) -> None:
+        """Append a mark."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._samples < BACKLOG_SECONDS * SAMPLE_RATE)
-            self._chunks.append(samples)
-            self._samples += len(samples)
+            self._items.append(mark)
+            self._marks += 1
             self._changed.notify_all()
 
-    async def end(self) -> None:
-        """No more will come."""
+    async def take(self) -> NDArray[np.float32] | Mark:
+        """All audio before the next mark, once it is enough for a step or a mark is there; then the mark."""
         async with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    async def take(self) -> NDArray[np.float32] | None:
-        """All that waits, once it is enough for a step or the last; None at the end."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._ended or self._samples >= self._enough_samples)
-            if not self._chunks:
-                return None
-            samples = np.concatenate(self._chunks)
-            self._chunks.clear()
-            self._samples = 0
+            await self._changed.wait_for(lambda: self._marks or self._waiting >= self._enough_samples)
+            first = self._items.popleft()
+            if not isinstance(first, np.ndarray):
+                self._marks -= 1
+                return first
+            chunks = [first]
+            while self._items and isinstance(following := self._items[0], np.ndarray):
+                chunks.append(following)
+                self._items.popleft()
+            samples = np.concatenate(chunks)
+            self._waiting -= len(samples)
             self._changed.notify_all()
             return samples
+
+
+async def run_step(
+    engine: ServingEngine, job: Callable[..., Update], *samples: NDArray[np.float32]
+) -> Update:
+    """One step of a session by a worker; waits for room in the queue, at last raises Busy."""
+    deadline = asyncio.get_running_loop().time() + BUSY_SECONDS
+    while True:
+        try:
+            update = await engine.run(job, *samples)
+        except Busy:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            for segment in update.final:
+                engine.metrics.wrote(segment.hallucination_risk)
+            return update
 
 
 class LiveSession:
@@ -70,21 +104,19 @@ class LiveSession:
 
     def __init__(self, engine: ServingEngine, transcriber: StreamingTranscriber, min_chunk: float):
         self.transcriber = transcriber
-        self._engine, self._backlog = engine, Backlog(min_chunk)
-        self._seconds = 0.0
+        self._engine = engine
+        self._backlog = Backlog[None](min_chunk, engine.config.max_audio_seconds)
+        """its only mark is the end"""
         self.is_over = False
         """whether the last update is there"""
 
     async def put(self, samples: NDArray[np.float32]) -> None:
         """Append samples [n], 16 kHz mono, as soon as there is room. Raises TooLong."""
-        self._seconds += len(samples) / SAMPLE_RATE
-        if self._seconds > self._engine.config.max_audio_seconds:
-            raise TooLong(self._engine.config.max_audio_seconds)
         await self._backlog.put(samples)
 
     async def end(self) -> None:
         """No more audio will come."""
-        await self._backlog.end()
+        await self._backlog.mark(None)
 
     async def updates(self) -> AsyncGenerator[Update]:
         """An update whenever audio was listened to, the session's last one after the end. Raises Busy.
@@ -93,22 +125,8 @@ class LiveSession:
         """
         with self._engine.session():
             while (samples := await self._backlog.take()) is not None:
-                yield await self._step(self.transcriber.feed, samples)
+                yield await run_step(self._engine, self.transcriber.feed, samples)
             self._engine.metrics.audio.inc(self.transcriber.seconds)
-            update = await self._step(self.transcriber.finish)
+            update = await run_step(self._engine, self.transcriber.finish)
             self.is_over = True
             yield update
-
-    async def _step(self, job: Callable[..., Update], *samples: NDArray[np.float32]) -> Update:
-        """One step by a worker; waits for room in the queue."""
-        deadline = asyncio.get_running_loop().time() + BUSY_SECONDS
-        while True:
-            try:
-                update = await self._engine.run(job, *samples)
-            except Busy:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(0.1)
-            else:
-                self._engine.metrics.segments.inc(len(update.final))
-                return update

@@ -45,7 +45,8 @@ def transcribe(
     filtered: list[SegmentDict] | None = None if options.filter_risk is None else []
     yield RecordingInfo(info.duration, info.language, filtered)
     for number, segment in enumerate(segments):
-        engine.metrics.segments.inc()
-        yield segment_dict(segment, number)
+        written = segment_dict(segment, number)
+        engine.metrics.wrote(written.get("hallucination_risk"))
+        yield written
     if isinstance(info, TranscriptionInfo) and filtered is not None:
         filtered += [segment_dict(segment, segment.id) for segment in info.filtered]

@@ -1,6 +1,7 @@
 """Receives forms with a file, within limits of size and time that hold while they come in."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Annotated, BinaryIO, TypeVar
 
@@ -8,6 +9,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.types import Message
 
+from ..files import FULL
 from .config import ServeConfig
 from .errors import ApiError
 from .fleet import Fleet
@@ -18,14 +20,16 @@ T = TypeVar("T")
 
 STALL_SECONDS = 15.0
 """without anything of an upload, after which it is given up"""
+LEAST_BYTES_PER_SECOND = 1000
+"""of an upload, on average, once that time is over"""
 
 
 async def receive_form(request: Request) -> AsyncGenerator[FormData]:
     """A multipart form whose one file is on disk, if not small; gone when the request is over.
 
     ApiError before anything is read where it is no form, too large by its own word, or there is no room;
-    while it comes in where it grows too large (413), stalls or takes too long (408). What a file is called is
-    never used.
+    while it comes in where it grows too large (413), stalls, trickles or takes too long (408). What a file is
+    called is never used.
     """
     fleet: Fleet = request.app.state.fleet
     config = fleet.config
@@ -71,8 +75,8 @@ def check_length(request: Request, config: ServeConfig) -> None:
 
 
 async def within_limits(request: Request, config: ServeConfig, read: Callable[[Request], Awaitable[T]]) -> T:
-    """What ``read`` makes of a request while it comes in; ApiError 408 or 413."""
-    size = 0
+    """What ``read`` makes of a request while it comes in; ApiError 408, 413 or 507."""
+    size, began = 0, time.monotonic()
 
     async def receive() -> Message:
         nonlocal size
@@ -83,12 +87,18 @@ async def within_limits(request: Request, config: ServeConfig, read: Callable[[R
         size += len(message.get("body", b""))
         if size > config.max_upload_bytes + FIELD_BYTES:
             raise _too_large(config)
+        if size < (time.monotonic() - began - STALL_SECONDS) * LEAST_BYTES_PER_SECOND:
+            raise _too_slow(f"the upload came at less than {LEAST_BYTES_PER_SECOND} bytes a second")
         return message
 
     try:
         return await asyncio.wait_for(read(Request(request.scope, receive)), config.upload_timeout)
     except asyncio.TimeoutError:
         raise _too_slow(f"the upload took longer than {config.upload_timeout:g} s") from None
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise ApiError(507, "the server's disk has no room for the upload", "no_room", "file") from None
 
 
 def _form(request: Request) -> Awaitable[FormData]:

@@ -1,5 +1,6 @@
 """Live audio: chunks in, partial and final segments out. ``session.py`` says how it goes on."""
 
-from .session import StreamingTranscriber, StreamSegment, Update
+from .results import StreamSegment, Stretch, Update
+from .session import StreamingTranscriber
 
-__all__ = ["StreamSegment", "StreamingTranscriber", "Update"]
+__all__ = ["StreamSegment", "StreamingTranscriber", "Stretch", "Update"]

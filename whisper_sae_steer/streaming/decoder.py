@@ -15,7 +15,7 @@ from ..faster import PADDING_MEL_FRAMES, WhisperModel
 from ..models.rules import COMPRESSION_RATIO_THRESHOLD, SilenceRule, average_logprob
 from ..steering.calls import CallOptions, active
 from ..steering.ctranslate import EncoderOutput, SteeredStorage
-from ..steering.cuts import speech_regions, with_replies
+from ..steering.cuts import MIN_GAP_FRAMES, speech_regions, with_replies
 from ..steering.operator import check_alpha
 from ..steering.risk import WrittenSegment, WrittenWord
 from ..steering.speech_map import last_voice
@@ -52,8 +52,8 @@ class Heard(NamedTuple):
     """What the gate heard in the buffer."""
 
     regions: Sequence[tuple[int, int]]
-    """frames in which someone speaks, in stretches at least 3 s apart. A reply and what is said before and
-    after it make one stretch, if the pauses are no longer than 6 s"""
+    """frames in which someone speaks, in stretches at least the session's pause apart. Without one, 3 s; then
+    a reply and what is said before and after it make one stretch, if the pauses are no longer than 6 s"""
     window: StreamWindow | None = None
     """the buffer, encoded for the decoder as far as a voice may be in it; None if the decoder would need more
     """
@@ -70,11 +70,32 @@ class Written(NamedTuple):
     """frame from which it wants to go on, if not from the end"""
 
 
+class GapLevels(NamedTuple):
+    """Smoothed speech scores that part speech from gaps (see ``GateLevels``)."""
+
+    gap_below: float
+    noise_ceiling: float
+
+
+def gap_levels(model: WhisperModel, alpha: float) -> GapLevels | None:
+    """Those of a session; None where nothing tells speech from noise."""
+    metadata = model.steerer.pack.metadata if model.steerer and alpha else None
+    if metadata is None or metadata.gate != "window" or metadata.levels.gap_below is None:
+        return None
+    return GapLevels(metadata.levels.gap_below, metadata.levels.noise_ceiling)
+
+
 class StreamDecoder:
     """A model with the options of one session."""
 
     def __init__(
-        self, model: WhisperModel, alpha: float, language: str | None, task: Task, beam_size: int
+        self,
+        model: WhisperModel,
+        alpha: float,
+        language: str | None,
+        task: Task,
+        beam_size: int,
+        pause: int | None,
     ) -> None:
         self._options = CallOptions(check_alpha(alpha), in_doubt="ask")
         self._model, self._task, self._beam_size = model, task, beam_size
@@ -83,11 +104,9 @@ class StreamDecoder:
             raise StreamError(f"this model knows no language {language!r}; leave it out to have it detected")
         if task not in ("transcribe", "translate"):
             raise StreamError(f"task must be 'transcribe' or 'translate', not {task!r}")
-        metadata = model.steerer.pack.metadata if model.steerer and self._options.alpha else None
-        levels = metadata.levels if metadata and metadata.gate == "window" else None
-        self._gap_levels = (
-            (levels.gap_below, levels.noise_ceiling) if levels and levels.gap_below is not None else None
-        )
+        self._levels, self._pause = gap_levels(model, self._options.alpha), pause
+        if pause is not None and self._levels is None:
+            raise StreamError("the gate hears pauses: it takes a model with a pack and steer_alpha above 0")
         self.language = language if self._multilingual else "en"
         """as given or last detected"""
         self.settled = self.language is not None
@@ -96,7 +115,7 @@ class StreamDecoder:
     @property
     def has_gate(self) -> bool:
         """Whether anything tells speech from noise."""
-        return self._gap_levels is not None
+        return self._levels is not None
 
     def listen(self, audio: NDArray[np.float32], known: int) -> Heard | None:
         """Where someone speaks in samples [n]; what is said in the first ``known`` is written already.
@@ -107,7 +126,7 @@ class StreamDecoder:
         which only the decoder needs. Without a gate all of it counts as speech.
         """
         frames = content_frames(len(audio))
-        if self._gap_levels is None:
+        if self._levels is None:
             return Heard([(0, frames)])
         voice = last_voice(audio)
         if known:
@@ -119,8 +138,9 @@ class StreamDecoder:
         else:
             length = max(SHORTEST, MEL_FRAMES_PER_ENCODER_FRAME * frames + PADDING_MEL_FRAMES)
             window = self._encode(audio, min(length, FULL_LENGTH))
-        regions = speech_regions(window.scores, *self._gap_levels)
-        regions = with_replies(regions, frames + 1)  # what has just begun may be a reply
+        regions = speech_regions(window.scores, *self._levels, self._pause or MIN_GAP_FRAMES)
+        if self._pause is None:
+            regions = with_replies(regions, frames + 1)  # what has just begun may be a reply
         return Heard(regions, window if known else None, window)
 
     def encode(self, audio: NDArray[np.float32]) -> StreamWindow:

@@ -13,19 +13,25 @@ cut off where a final sentence ends.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.reading import load_audio
-from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_SAMPLES, content_frames
+from ..audio.units import (
+    ENCODER_FRAMES_PER_SECOND,
+    SAMPLE_RATE,
+    SAMPLES_PER_ENCODER_FRAME,
+    WINDOW_SAMPLES,
+    content_frames,
+)
 from ..errors import AudioError, StreamError
 from ..faster import WhisperModel
 from ..steering.cuts import MIN_GAP_FRAMES, PAD_FRAMES, REPLY_GAP_FRAMES
 from .agreement import Word, agreed, continues_at, ends_sentence, sentences
 from .curve import SpeechCurve
 from .decoder import QUIET, UNHEARD, StreamDecoder, StreamWindow, Task
+from .results import StreamSegment, Stretch, Update
 
 KEPT = 2 * SAMPLE_RATE
 """samples without speech that stay: its beginning may not show yet"""
@@ -33,32 +39,7 @@ LONG, FULL = 15 * SAMPLE_RATE, 25 * SAMPLE_RATE
 """samples of speech from which the buffer is cut at the end of a sentence, or of any word"""
 PROMPT_WORDS = 40
 """at most this much of what was said before the buffer is the decoder's prompt"""
-LONGEST_MIN_CHUNK = 5.0
-
-
-class StreamSegment(NamedTuple):
-    """A stretch of at most one sentence; texts in a row join to the transcript."""
-
-    id: int
-    """counts final segments from 0; of a partial one, what it would be if it was final now"""
-    start: float
-    """seconds since the session began"""
-    end: float
-    text: str
-    speech_prob: float | None
-    """probability that someone speaks in it; None without steering"""
-    hallucination_risk: float | None
-    """share of its words that were made up, as far as one can tell; None without steering"""
-    words: tuple[Word, ...]
-
-
-class Update(NamedTuple):
-    """What a chunk brought."""
-
-    final: list[StreamSegment]
-    """new, and never changed again"""
-    partial: list[StreamSegment]
-    """all text beyond the final segments so far; takes the place of what was partial before"""
+LONGEST_MIN_CHUNK, LONGEST_PAUSE = 5.0, 10.0
 
 
 class StreamingTranscriber:
@@ -67,7 +48,9 @@ class StreamingTranscriber:
     ``steer_alpha`` as in ``transcribe``; at 0, or where the model has no pack, nothing tells speech from
     noise and everything is decoded. ``language`` None has it detected from the first words. Audio is
     transcribed when ``min_chunk`` seconds of it are new, in one go if more of it is fed at once: shorter is
-    sooner and dearer. The same chunks give the same updates. Raises AlphaError and StreamError.
+    sooner and dearer. The same chunks give the same updates. ``prompt`` is text that is taken as said before.
+    With ``pause`` the session is finished by itself as soon as someone has spoken and then been silent for
+    so many seconds; what it was fed beyond is in ``rest``. Raises AlphaError and StreamError.
     """
 
     def __init__(
@@ -79,10 +62,16 @@ class StreamingTranscriber:
         task: Task = "transcribe",
         min_chunk: float = 1.0,
         beam_size: int = 5,
+        prompt: str = "",
+        pause: float | None = None,
     ) -> None:
         if not 0.1 <= min_chunk <= LONGEST_MIN_CHUNK:
             raise StreamError(f"min_chunk must be 0.1 to {LONGEST_MIN_CHUNK:g} seconds, not {min_chunk}")
-        self._decoder = StreamDecoder(model, steer_alpha, language, task, beam_size)
+        if pause is not None and not 0 < pause <= LONGEST_PAUSE:
+            raise StreamError(f"pause must be above 0 and at most {LONGEST_PAUSE:g} seconds, not {pause}")
+        self._pause = None if pause is None else round(pause * ENCODER_FRAMES_PER_SECOND)
+        """frames without speech that end the session"""
+        self._decoder = StreamDecoder(model, steer_alpha, language, task, beam_size, self._pause)
         self._min_chunk = round(min_chunk * SAMPLE_RATE)
         self._waiting: deque[NDArray[np.float32]] = deque()
         """chunks not in the buffer yet"""
@@ -95,7 +84,7 @@ class StreamingTranscriber:
         """samples of the session in which someone spoke, as last heard"""
         self._heard = 0
         """samples of the session that they were heard in"""
-        self._said: deque[str] = deque(maxlen=PROMPT_WORDS)
+        self._said = deque((f" {word}" for word in prompt.split()), maxlen=PROMPT_WORDS)
         """final words before the buffer"""
         self._committed: list[Word] = []
         """final words in the buffer"""
@@ -110,6 +99,8 @@ class StreamingTranscriber:
         self._curve = SpeechCurve(self._decoder)
         self.speech_prob: list[float] = []
         """probability of speech at each 0.1 s that the last call was the first to listen to"""
+        self._done = 0
+        """samples of the buffer that the session ended with"""
 
     @property
     def language(self) -> str | None:
@@ -120,6 +111,25 @@ class StreamingTranscriber:
     def seconds(self) -> float:
         """Seconds of audio fed so far."""
         return (self._start + len(self._buffer) + self._samples_waiting()) / SAMPLE_RATE
+
+    @property
+    def speech(self) -> list[Stretch]:
+        """Where someone speaks, as last heard, of what the session has not let go of."""
+        heard = [(a, b) for a, b in self._regions if b > self._start]
+        return [Stretch(a / SAMPLE_RATE, b / SAMPLE_RATE) for a, b in heard]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all text is final and no more audio is taken."""
+        return self._finished
+
+    @property
+    def rest(self) -> NDArray[np.float32]:
+        """Samples [n] of what was fed that another session could go on from.
+
+        Those behind the pause that ended this one; before it ends, all that it has not let go of.
+        """
+        return np.concatenate([self._buffer[self._done :], *self._waiting])
 
     def feed(self, chunk: NDArray[np.float32]) -> Update:
         """Take samples [n], float32 mono at 16 kHz, of any length.
@@ -133,7 +143,7 @@ class StreamingTranscriber:
             raise AudioError(f"a chunk must be an array of samples, not {type(chunk)}")
         samples = chunk if chunk.shape == (0,) else load_audio(chunk)
         self._waiting.append(np.array(samples, np.float32))  # the caller may write to its own again
-        while self._samples_waiting() >= self._min_chunk:
+        while self._samples_waiting() >= self._min_chunk and not self._finished:
             self._take()
             self._advance(last=False)
         return self._update()
@@ -176,10 +186,13 @@ class StreamingTranscriber:
                 self._drop((start - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
                 continue
             silent = content_frames(len(self._buffer)) - end
-            over = last or silent >= MIN_GAP_FRAMES
+            over = last or silent >= (self._pause or MIN_GAP_FRAMES)
             self._transcribe((end + PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME, over, encoded)
             if not over:
                 self._shorten()
+                return
+            if self._pause and not last:
+                self._end_behind(end + min(PAD_FRAMES, self._pause))
                 return
             if len(regions) == 1:
                 # a reply is read better with what it answers
@@ -187,6 +200,10 @@ class StreamingTranscriber:
                     self._drop(len(self._buffer) - kept)
                 return
             self._drop((regions[1][0] - PAD_FRAMES) * SAMPLES_PER_ENCODER_FRAME)
+
+    def _end_behind(self, frame: int) -> None:
+        """Finish the session with this frame of the buffer."""
+        self._finished, self._done = True, frame * SAMPLES_PER_ENCODER_FRAME
 
     def _listen(self) -> tuple[list[tuple[int, int]], StreamWindow | None]:
         """Frames of the buffer in which someone speaks, and the buffer for the decoder if it was encoded."""

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -103,6 +104,7 @@ WRONG_IN_PICKLES: Mapping[str, Callable[[Tensor], object]] = {
     "meta": lambda t: t.to("meta"),
     "quantised": lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8),
     "sparse": lambda t: t.float().to_sparse(),
+    "of one number": lambda t: torch.zeros(1).expand(10**12),
     "nested": lambda t: torch.nested.nested_tensor([t.float().reshape(-1)]),
     "text": lambda _: "x",
     "none": lambda _: None,
@@ -229,3 +231,36 @@ def test_one_threshold_of_any_shape(tmp_path: Path):
     for shape in ((), (1,), (1, 1)):
         write(tmp_path, kind, {**kind.tensors, "threshold": torch.full(shape, 0.5)}, kind.config)
         assert load_sae(tmp_path).threshold.tolist() == [0.5] * D_SAE
+
+
+@pytest.mark.parametrize("name", ["audiosae", "openai"])
+def test_what_would_unpack_to_far_more_than_the_file_is_refused(tmp_path: Path, name: str):
+    kind = KINDS[name]
+    write(tmp_path, kind, kind.tensors, kind.config)
+    weights = tmp_path / kind.weights
+    with zipfile.ZipFile(weights) as parts:
+        content = {part.filename: parts.read(part) for part in parts.infolist()}
+    with zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part, data in content.items():
+            packed.writestr(part, data + bytes(10_000))
+    with pytest.raises(SAEFormatError, match="is compressed"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["jumprelu", "sparsify"])
+@pytest.mark.parametrize(
+    "told", [{"shape": [10**9, 10**9]}, {"shape": [2**62]}, {"data_offsets": [0, 2**62]}], ids=str
+)
+def test_headers_that_ask_for_more_than_the_file_has(tmp_path: Path, name: str, told: Json):
+    kind = KINDS[name]
+    write(tmp_path, kind, kind.tensors, kind.config)
+    weights = tmp_path / kind.weights
+    data = weights.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["b_dec"] |= told
+    text = json.dumps(header).encode()
+    weights.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    assert read(tmp_path) is None
+    weights.write_bytes((2**63).to_bytes(8, "little") + data[8:])
+    assert read(tmp_path) is None

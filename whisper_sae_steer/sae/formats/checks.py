@@ -1,6 +1,7 @@
 """What the formats share: reading files that may be damaged, and building a checked SAE."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -45,7 +46,11 @@ def read_pickle(file: Path) -> dict[str, object]:
     if not file.is_file():
         raise SAEFormatError(f"{file} is missing; copy it beside its config")
     try:
+        if _holds_more_than_its_size(file):
+            raise SAEFormatError(f"{file} is compressed, as torch.save writes none; load and save it again")
         state = torch.load(file, map_location="cpu", weights_only=True)
+    except SAEFormatError:
+        raise
     except Exception:  # the file decides what goes wrong while it is read
         raise SAEFormatError(
             f"{file} is damaged, or a pickle of more than tensors, which is never run; get another"
@@ -53,6 +58,14 @@ def read_pickle(file: Path) -> dict[str, object]:
     if not isinstance(state, dict):
         raise SAEFormatError(f"{file} holds no state dict")
     return {str(key): value for key, value in cast(dict[object, object], state).items()}
+
+
+def _holds_more_than_its_size(file: Path) -> bool:
+    """Whether parts of a zip are compressed, or lie in the same place: small files that fill the memory."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as parts:
+        return sum(part.file_size for part in parts.infolist()) > file.stat().st_size
 
 
 def dense(state: Mapping[str, object], file: Path) -> dict[str, Tensor]:
@@ -68,10 +81,13 @@ def dense(state: Mapping[str, object], file: Path) -> dict[str, Tensor]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether it holds numbers to compute with, each by itself: nested, quantised and meta tensors don't."""
+    """Whether it holds numbers to compute with, each by itself: nested, quantised, meta and expanded tensors
+    don't."""
     odd = tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.is_complex()
     small = tensor.is_floating_point() and tensor.dtype not in FLOATS
-    return tensor.layout == torch.strided and not odd and not small
+    if tensor.layout != torch.strided or odd or small:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def rename(tensors: Mapping[str, Tensor], names: Mapping[str, str], file: Path) -> dict[str, Tensor]:

@@ -89,7 +89,8 @@ def test_metadata(wheel: ZipFile, metadata: Message) -> None:
     assert metadata["Name"] == "whisper-sae-steer"
     assert metadata["Version"] == version("whisper-sae-steer") == whisper_sae_steer.__version__
     assert set(metadata.get_all("Provides-Extra", [])) == {
-        *("weights", "train", "hf", "batch", "serve", "otel", "ray", "peers", "analysis", "download", "dev"),
+        *("weights", "train", "hf", "batch", "serve", "otel", "ray", "peers", "analysis", "download"),
+        *("docs", "dev"),
     }
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "whisper-sae-steer = whisper_sae_steer.cli:main" in wheel.read(name).decode()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.links import broken_links
+from tests.support.paths import ROOT
+
 BENCHMARKS = ROOT / "benchmarks"
 INDEX = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(
@@ -45,14 +47,4 @@ def test_help_tells_what_a_script_is_for(
 
 @pytest.mark.parametrize("page", sorted(BENCHMARKS.rglob("*.md")), ids=str)
 def test_links_of_pages_resolve(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
-        linked = (page.parent / target).resolve() if target else page
-        assert linked.exists(), target
-        if anchor:
-            assert anchor in anchors(linked), f"{target}#{anchor}"
-
-
-def anchors(page: Path) -> set[str]:
-    """Of the headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert list(broken_links(page)) == []

@@ -103,5 +103,6 @@ def test_none_found_says_what_to_do(roots: list[Path]):
     with pytest.raises(SAEFormatError, match="no SAE for mine") as error:
         find_sae("auto", OTHER)
     assert "whisper-sae-steer train AUDIO --model mine" in str(error.value)
+    assert "copy saes/ of this project's repository there" in str(error.value)
     assert all(str(root) in str(error.value) for root in roots)
     assert "\n" not in str(error.value)

@@ -26,8 +26,9 @@ def find_sae(source: str, weights: Weights, tap: str = "encoder_output") -> Path
     if found:
         return min(found, key=_unexplained).parent
     raise SAEFormatError(
-        f"no SAE for {weights.name} at {tap} in saes/ of {', '.join(map(str, roots))}; pass --sae DIR,"
-        f" or train one: whisper-sae-steer train AUDIO --model {weights.name} --out saes/{weights.name}"
+        f"no SAE for {weights.name} at {tap} in saes/ of {', '.join(map(str, roots))}; copy saes/ of this"
+        " project's repository there, which has those of base and tiny.en, pass --sae DIR, or train one:"
+        f" whisper-sae-steer train AUDIO --model {weights.name} --out saes/{weights.name}"
     )
 
 

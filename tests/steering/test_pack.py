@@ -71,9 +71,10 @@ def test_strided_shared_and_half_precision_tensors(tmp_path: Path):
 
 
 def test_writing_the_same_pack_gives_the_same_bytes(path: Path, tmp_path: Path):
-    save_pack(small_pack(), tmp_path / "again.safetensors")
-    with safe_open(str(path), "pt") as one, safe_open(str(tmp_path / "again.safetensors"), "pt") as two:
-        assert one.metadata() == two.metadata()
+    again = tmp_path / "again.safetensors"
+    for _ in range(20):  # the library has six orders for three entries
+        save_pack(small_pack(), again)
+        assert again.read_bytes() == path.read_bytes()
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import PackError
@@ -110,7 +110,17 @@ def save_pack(pack: SteeringPack, path: Path) -> None:
     _unpacked(header, tensors, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        temporary.write_bytes(_with_sorted_header(save(tensors, metadata=header)))
+
+
+def _with_sorted_header(file: bytes) -> bytes:
+    """The same safetensors file: the library writes metadata in any order, so the same pack in six ways."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    written += b" " * (-len(written) % 8)  # tensors are aligned
+    return len(written).to_bytes(8, "little") + written + file[8 + size :]
 
 
 def read_pack(path: Path) -> SteeringPack:

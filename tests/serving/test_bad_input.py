@@ -32,7 +32,7 @@ from whisper_sae_steer.serving.config import ServeConfig
 
 MB = 2**20
 CONFIG = ServeConfig(
-    *("127.0.0.1", 0, "some-model"),
+    model="some-model",
     max_upload_bytes=MB,
     max_audio_seconds=60,
     upload_timeout=0.5,

@@ -136,7 +136,7 @@ def test_pages_of_other_sites_can_read_no_answer(server: Serving) -> None:
 
 
 def test_the_page_can_be_neither_framed_nor_sniffed(server: Serving) -> None:
-    for path in ("/", "/page.css", "/page.js"):
+    for path in ("/", "/page/page.css", "/page/main.js"):
         headers = http.get(server.url + path).headers
         policy = headers["content-security-policy"]
         assert "frame-ancestors 'none'" in policy

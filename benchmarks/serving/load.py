@@ -57,6 +57,7 @@ async def load(server: ServerProcess, requests: int) -> dict[str, Any]:
         base_url=server.url, timeout=traffic.PATIENCE_SECONDS, limits=limits
     ) as client:
         cases = await traffic.known_cases(client)
+        await asyncio.sleep(SETTLE_SECONDS)
         before, highest = server.resident, [server.resident]
         watch = asyncio.create_task(_watch(server, highest))
         began = time.perf_counter()
@@ -66,6 +67,7 @@ async def load(server: ServerProcess, requests: int) -> dict[str, Any]:
         watch.cancel()
         await asyncio.sleep(SETTLE_SECONDS)
         again = Counter([await traffic.ask(client, "upload", case) for case in cases])
+        await asyncio.sleep(SETTLE_SECONDS)
         after = server.resident
     return {
         "requests": requests,

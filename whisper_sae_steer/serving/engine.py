@@ -15,7 +15,7 @@ from ..faster import WhisperModel
 from . import tracing
 from .config import ServeConfig
 from .errors import Busy
-from .memory import give_back_memory
+from .memory import Tidier
 from .metrics import Metrics
 
 P = ParamSpec("P")
@@ -23,8 +23,6 @@ T = TypeVar("T")
 
 LONGEST_RETRY_SECONDS = 60
 """seconds; OpenAI's client heeds no longer Retry-After"""
-TIDY_SECONDS = 10.0
-"""from one time that memory is given back to the next: live sessions end a job each second"""
 
 _cancelled: ContextVar[threading.Event] = ContextVar("cancelled")
 
@@ -84,8 +82,8 @@ class ServingEngine:
         """how long a job takes, as a running mean"""
         self._sessions = 0
         self.last_used = time.monotonic()
-        self._tidied = 0.0
-        """when the memory was given back"""
+        jobs = self._jobs  # not the engine, which would keep the model
+        self._tidier = Tidier(lambda: not jobs.taken)
         self.closing = False
 
     @property
@@ -162,13 +160,11 @@ class ServingEngine:
             cancelled.set()
 
     def _ended(self, _: Future[Any]) -> None:
-        """A job is over, or was dropped; after the last one a worker tidies up."""
+        """A job is over, or was dropped."""
         self.last_used = time.monotonic()
         self._jobs.give_back()
-        is_due = time.monotonic() - self._tidied > TIDY_SECONDS
-        if is_due and not self._jobs.taken and not self.closing:
-            self._tidied = time.monotonic()
-            self._pool.submit(give_back_memory)
+        if not self._jobs.taken:
+            self._tidier.work_is_over()
 
     async def draw(
         self, job: Callable[P, Iterable[T]], *args: P.args, **kwargs: P.kwargs

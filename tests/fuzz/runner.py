@@ -32,6 +32,8 @@ CASE_SECONDS = 10.0
 START_SECONDS = 120.0
 """for the first case of each kind, which loads what the kind needs"""
 ROOT = Path(__file__).parents[2]
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
+"""or the hub is asked for five times, where a command line names a model that nobody has"""
 Attempt = Callable[[random.Random, Path], str]
 """Makes an input in a folder and gives it to the package: a word for what it ends in, or SteerError"""
 
@@ -67,7 +69,7 @@ def _watch(first: int, cases: int, kinds: Sequence[str], found: Found) -> int:
     command = [sys.executable, "-m", "tests.fuzz.runner", str(first), str(cases), str(writing), *kinds]
     with tempfile.TemporaryFile("w+") as errors, os.fdopen(reading) as lines:
         child = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[writing]
+            command, cwd=ROOT, env=OFFLINE, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[writing]
         )
         os.close(writing)
         number, started = first, set[str]()

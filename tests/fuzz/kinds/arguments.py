@@ -7,6 +7,7 @@ import argparse
 import io
 import os
 import random
+import re
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
@@ -54,7 +55,7 @@ def attempt(dice: random.Random, folder: Path) -> str:
             code = main(_arguments(dice))
         except SystemExit as stop:
             code = stop.code
-    last = [line for line in said.getvalue().split("\n") if line.strip()][-1:]
+    last = [line for line in re.split(r"[\r\n]", said.getvalue()) if line.strip()][-1:]
     assert code in (0, 1, 2), code
     assert "Traceback" not in said.getvalue(), said.getvalue()
     assert code != 2 or (last and last[0].startswith(PROGRAM)), said.getvalue()[-1000:]

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message
 from .errors import ApiError
 
 RETRY_SECONDS = 5
-"""after which to come back when no replica has answered"""
+"""after which to come back when there is no room, or no replica has answered"""
 
 
 class Forwarded(NamedTuple):

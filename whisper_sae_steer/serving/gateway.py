@@ -17,7 +17,7 @@ from .config import ServeConfig
 from .disconnect import unless_gone
 from .engine import Slots
 from .errors import Busy, add_handlers, error_body
-from .forwarding import Ask, Forwarded, Lost, Unavailable
+from .forwarding import RETRY_SECONDS, Ask, Forwarded, Lost, Unavailable
 from .metrics import Metrics
 from .observe import Observe
 from .responses import event
@@ -26,8 +26,6 @@ from .uploads import check_length, within_limits
 
 TRIES = 3
 """replicas that a request may lose before it is given up: it may be what kills them"""
-RETRY_SECONDS = 5
-"""after which to come back where there is no room"""
 FORWARDED = (
     "method",
     "path",

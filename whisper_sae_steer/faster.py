@@ -33,7 +33,6 @@ from .steering.ctranslate import (
     require_encoder_output,
 )
 from .steering.cuts import (
-    EXCERPT_GAP_FRAMES,
     WindowCut,
     content_of,
     plan_window,
@@ -147,9 +146,7 @@ class WhisperModel(faster_whisper.WhisperModel):
         looks = call is not None and skip_gaps and not chosen
         heard = find_excerpt(samples, self.hears_nobody) if looks else None
         if call is not None and heard is not None:
-            apart = _needs_times_of_parts(options)
-            shortest_gap = call.shortest_gap if apart else EXCERPT_GAP_FRAMES
-            call = replace(call, shortest_gap=shortest_gap, parts_apart=apart)
+            call = replace(call, in_excerpt=True, parts_apart=_needs_times_of_parts(options))
         if heard is None:
             with active(self.steerer, call):
                 return filtered(filter_risk, *super().transcribe(samples, *args, **options))
@@ -236,7 +233,8 @@ class WhisperModel(faster_whisper.WhisperModel):
             tokens, silence = [], 0.0  # or the whole window would be skipped
         call = current(self.steerer)
         if self.steerer is not None and call is not None and call.options.skip_gaps:
-            tokens, cut = read_on(tokens, window, self.steerer.pack.metadata.levels, begin)
+            levels = self.steerer.pack.metadata.levels
+            tokens, cut = read_on(tokens, window, levels, begin, call.in_excerpt)
         tokens = WindowTokens(tokens, window._replace(cut=cut))
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
 

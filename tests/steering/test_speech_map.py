@@ -59,7 +59,7 @@ def test_sentences_keep_their_times():
     place = 0
     for passage in heard.passages:
         middle = (passage.end - passage.start) // 2
-        time = heard.time((place + middle) / SAMPLE_RATE)
+        time, _ = heard.span(*((place + middle) / SAMPLE_RATE,) * 2)
         assert time == pytest.approx((passage.start + middle) / SAMPLE_RATE, abs=2e-3)
         np.testing.assert_array_equal(
             taken[place : place + 2 * middle], sample("gap")[passage.start :][: 2 * middle]
@@ -106,14 +106,39 @@ def test_the_joint_is_found_in_the_mel():
     assert joint + 23 <= parts[1].start <= joint + 75
 
 
-def test_what_begins_behind_speech_belongs_to_the_next_passage_and_what_ends_before_it_to_the_last():
+def test_a_segment_lies_in_the_passages_of_which_it_covers_a_word_or_more():
     rate = SAMPLE_RATE
     passages = [Passage(0, 2 * rate, 0, rate), Passage(10 * rate, 12 * rate, 11 * rate, 12 * rate)]
     heard = speech_map.Excerpt(passages)
-    # the second passage begins at 2.5 s, its speech at 3.5 s
-    assert [heard.time(t) for t in (0.5, 1.2, 1.6, 2.3, 4.0, 9.0)] == [0.5, 1.0, 11.0, 11.0, 11.5, 12.0]
-    ends = {0.5: 0.5, 1.6: 1.0, 2.3: 1.0, 2.9: 1.0, 3.1: 11.0, 4.0: 11.5, 9.0: 12.0}
-    assert {t: heard.end_time(t) for t in ends} == ends
+    # the second passage begins at 2.5 s of the excerpt, its speech at 3.5 s
+    spans = {
+        (0.5, 0.9): (0.5, 0.9),
+        (0.0, 1.6): (0.0, 1.0),
+        (0.0, 3.0): (0.0, 1.0),  # ended where the next begins
+        (0.0, 3.6): (0.0, 1.0),  # a moment later
+        (0.9, 3.8): (11.0, 11.3),  # begun where the one before ended
+        (1.2, 4.5): (11.0, 12.0),
+        (3.6, 9.0): (11.1, 12.0),
+        (0.2, 4.0): (0.2, 11.5),
+        (0.9, 1.1): (0.9, 1.0),  # too short for a word
+        (3.4, 3.6): (11.0, 11.1),
+        (1.1, 1.9): (1.0, 1.0),  # where nobody speaks
+        (2.6, 3.3): (11.0, 11.0),
+    }
+    assert {span: heard.span(*span) for span in spans} == spans
+
+
+def test_a_word_lies_in_one_passage():
+    rate = SAMPLE_RATE
+    passages = [Passage(0, 2 * rate, 0, rate), Passage(10 * rate, 12 * rate, 11 * rate, 12 * rate)]
+    heard = speech_map.Excerpt(passages)
+    words = {
+        (0.7, 3.8): (0.7, 1.0),  # stretched over what lies between
+        (0.9, 3.8): (11.0, 11.3),
+        (0.9, 0.95): (0.9, 0.95),
+        (3.4, 3.6): (11.0, 11.1),
+    }
+    assert {word: heard.word_span(*word) for word in words} == words
 
 
 def test_long_recordings_are_heard_in_blocks(monkeypatch: pytest.MonkeyPatch):

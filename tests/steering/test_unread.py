@@ -109,3 +109,36 @@ def test_behind_a_gap_text_begins_where_speech_does(tokens: list[int], first: in
     assert cut is None
     assert read_tokens == [BEGIN + first, *tokens[1:]]
     assert read(tokens, scores((20, 220))).tokens == tokens
+
+
+TWO_SEGMENTS = [BEGIN, 7, BEGIN + 200, BEGIN + 200, 8]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "resume_at"),
+    [
+        ([*TWO_SEGMENTS, BEGIN + 660, BEGIN + 660], 200),
+        ([*TWO_SEGMENTS, BEGIN + 660, BEGIN + 660, 9], 200),  # the library drops what it began to write
+        ([*TWO_SEGMENTS, BEGIN + 560, BEGIN + 560], None),  # two seconds can be read by themselves
+        ([*TWO_SEGMENTS, BEGIN + 700, BEGIN + 700], None),  # nothing is left
+        ([*TWO_SEGMENTS, BEGIN + 660], None),  # the text ends there
+        ([BEGIN, 7, BEGIN + 660, BEGIN + 660], None),  # it could only be read the same way again
+        ([BEGIN, 7, BEGIN + 10, BEGIN + 10, 8, BEGIN + 660, BEGIN + 660], None),
+        ([], None),
+    ],
+)
+def test_a_last_word_is_read_with_its_segment(tokens: list[int], resume_at: int | None):
+    last = SteeredWindow(torch.from_numpy(scores((0, 700))), torch.tensor(Verdict.SPEECH), content=720)
+    in_excerpt = read_on(tokens, last, LEVELS, BEGIN, in_excerpt=True)
+    assert in_excerpt.cut == (WindowCut(0, 720, resume_at) if resume_at else None)
+    assert split(in_excerpt.tokens)[1] == 2 * resume_at if resume_at else in_excerpt.tokens == tokens
+    assert read_on(tokens, last, LEVELS, BEGIN) == Reading(tokens, None)  # as the plain library does
+    before_gap = read(tokens, scores((0, 700), (1120, 1400)), CUT)
+    assert before_gap.cut is not None
+    assert (before_gap.cut.resume_at == resume_at) == bool(resume_at)
+
+
+def test_a_word_at_the_end_of_a_full_window_of_an_excerpt_goes_on_in_the_next():
+    window = SteeredWindow(torch.from_numpy(scores((0, 1500))), torch.tensor(Verdict.SPEECH))
+    tokens = [*TWO_SEGMENTS, BEGIN + 1460, BEGIN + 1460]
+    assert read_on(tokens, window, LEVELS, BEGIN, in_excerpt=True) == Reading(tokens, None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from .batch import SteeredBatch
-from .cuts import MIN_GAP_FRAMES
+from .cuts import EXCERPT_GAP_FRAMES, MIN_GAP_FRAMES
 from .doubt import InDoubt
 
 T = TypeVar("T")
@@ -54,10 +54,15 @@ class Call:
     explored: dict[bytes, Any] = field(default_factory=dict[bytes, Any])
     """encoder output of windows that the language was read from, unedited, by their mel: transcribing takes
     it from here instead of encoding the same mel again"""
-    shortest_gap: int = MIN_GAP_FRAMES
-    """frames without speech that a window is cut at"""
+    in_excerpt: bool = False
+    """whether the audio is an excerpt of the recording (``speech_map.py``)"""
     parts_apart: bool = False
     """whether a window's passages of an excerpt are decoded one by one"""
+
+    @property
+    def shortest_gap(self) -> int:
+        """Frames without speech that a window is cut at."""
+        return EXCERPT_GAP_FRAMES if self.in_excerpt and not self.parts_apart else MIN_GAP_FRAMES
 
     @property
     def last(self) -> SteeredBatch:

@@ -87,14 +87,16 @@ def in_recording(segment: fw.Segment, heard: Excerpt) -> fw.Segment:
     """The segment of an excerpt with times of the recording."""
     if not heard.passages:
         return segment
-    words = [
-        replace(word, start=heard.time(word.start), end=heard.end_time(word.end))
-        for word in segment.words or []
-    ]
+    words: list[fw.Word] = []
+    for word in segment.words or []:
+        start, end = heard.word_span(word.start, word.end)
+        words.append(replace(word, start=start, end=end))
+    start, end = (words[0].start, words[-1].end) if words else heard.span(segment.start, segment.end)
+    begins, _ = heard.span(*(segment.seek * MEL_FRAME_SECONDS,) * 2)
     return replace(
         segment,
-        seek=round(heard.time(segment.seek * MEL_FRAME_SECONDS) / MEL_FRAME_SECONDS),
-        start=heard.time(segment.start),
-        end=heard.end_time(segment.end),
+        seek=round(begins / MEL_FRAME_SECONDS),
+        start=start,
+        end=end,
         words=words or segment.words,
     )

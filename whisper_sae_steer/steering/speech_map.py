@@ -7,6 +7,8 @@ What lies between passages is left out; about what lies in them, the gate decide
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +27,8 @@ FRAME_SAMPLES = 512
 """that one probability stands for"""
 PAD_SAMPLES = SAMPLE_RATE
 """left around what may be speech"""
+SHORT_WORD_SAMPLES = SAMPLE_RATE // 5
+"""that a word takes at least"""
 JOINT_SAMPLES = SAMPLE_RATE // 2
 """of digital silence between passages"""
 MIN_GAP_SAMPLES = MIN_GAP_FRAMES * SAMPLES_PER_ENCODER_FRAME
@@ -54,7 +58,8 @@ class Passage(NamedTuple):
     """and where it last does"""
 
 
-class Excerpt(NamedTuple):
+@dataclass(frozen=True)
+class Excerpt:
     """The passages of a recording one after the other, with JOINT_SAMPLES of silence between them."""
 
     passages: Sequence[Passage]
@@ -67,34 +72,42 @@ class Excerpt(NamedTuple):
         ]
         return np.concatenate([audio[:0], *pieces[1:]])
 
-    def time(self, seconds: float) -> float:
-        """When in the recording that begins which begins at ``seconds`` of the excerpt.
+    def span(self, start: float, end: float) -> tuple[float, float]:
+        """When in the recording what lies between two times of the excerpt begins and ends, in seconds.
 
-        Behind a passage's speech that is the next one's: Whisper begins a segment where the one before ends.
+        It lies in the passages whose speech it covers for as long as a short word takes: Whisper begins a
+        segment where the one before ends, and ends it where the next begins.
         """
-        sample = round(seconds * SAMPLE_RATE)
-        ended = self._places([passage.offset for passage in self.passages]) + PAD_SAMPLES // 2
-        return self._time(sample, min(int(np.searchsorted(ended, sample)), len(self.passages) - 1))
+        covered = self._covered(start, end)
+        reached = np.flatnonzero(covered >= SHORT_WORD_SAMPLES)
+        first, *_, last = (*reached, *reached) or (covered.argmax(),) * 2
+        return self._time(start, int(first)), self._time(end, int(last))
 
-    def end_time(self, seconds: float) -> float:
-        """When in the recording that ends which ends there; before a passage's speech, that of the last."""
-        sample = round(seconds * SAMPLE_RATE)
-        begun = self._places([passage.onset for passage in self.passages]) - PAD_SAMPLES // 2
-        return self._time(sample, max(int(np.searchsorted(begun, sample)) - 1, 0))
+    def word_span(self, start: float, end: float) -> tuple[float, float]:
+        """The same of a word, which lies in one passage: where it covers most, or else the nearest."""
+        passage = int(self._covered(start, end).argmax())
+        return self._time(start, passage), self._time(end, passage)
 
-    def _time(self, sample: int, number: int) -> float:
-        """Seconds of a sample of the excerpt, inside the speech of the passage of this number."""
-        passage, start = self.passages[number], int(self._starts()[number])
-        return round(min(max(passage.start + sample - start, passage.onset), passage.offset) / SAMPLE_RATE, 3)
+    def _covered(self, start: float, end: float) -> NDArray[np.int64]:
+        """Samples of each passage's speech between two times of the excerpt; negative: how far it is away."""
+        onsets, offsets = self._speech.T
+        return np.minimum(offsets, round(end * SAMPLE_RATE)) - np.maximum(onsets, round(start * SAMPLE_RATE))
 
-    def _places(self, samples: Sequence[int]) -> NDArray[np.int64]:
-        """Where in the excerpt a sample of the recording is, one of each passage."""
-        return self._starts() + np.array(samples) - [passage.start for passage in self.passages]
+    def _time(self, seconds: float, number: int) -> float:
+        """When in the recording a time of the excerpt is, inside the speech of the passage of this number."""
+        onset, offset = self._speech[number].tolist()
+        place = min(max(round(seconds * SAMPLE_RATE), onset), offset)
+        return round((self.passages[number].onset + place - onset) / SAMPLE_RATE, 3)
 
-    def _starts(self) -> NDArray[np.int64]:
-        """The sample of the excerpt at which each passage begins."""
+    @cached_property
+    def _speech(self) -> NDArray[np.int64]:
+        """[passages, 2] samples of the excerpt at which each passage's speech begins and ends."""
         lengths = [passage.end - passage.start + JOINT_SAMPLES for passage in self.passages]
-        return np.cumsum([0, *lengths[:-1]])
+        starts = np.cumsum([0, *lengths[:-1]])
+        speech = [
+            (passage.onset - passage.start, passage.offset - passage.start) for passage in self.passages
+        ]
+        return starts[:, None] + np.array(speech)
 
 
 def speech_probabilities(audio: NDArray[np.float32]) -> NDArray[np.float32]:

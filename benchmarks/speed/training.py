@@ -29,7 +29,8 @@ from whisper_sae_steer.sae.formats import load_sae
 from whisper_sae_steer.training import FrameStore, TrainConfig
 from whisper_sae_steer.training.buffer import MixingBuffer
 from whisper_sae_steer.training.quality import measure
-from whisper_sae_steer.training.trainer import SAMPLE_FRAMES, Trainee
+from whisper_sae_steer.training.trainee import Trainee
+from whisper_sae_steer.training.trainer import SAMPLE_FRAMES
 
 from ..arguments import script_parser
 from ..results import as_json, write_results

@@ -14,6 +14,7 @@ from whisper_sae_steer.errors import CalibrationError, ConfigError
 from whisper_sae_steer.training import FrameStore, LiveFrames, TrainConfig, build_store, train, trainer
 from whisper_sae_steer.training.config import ArchitectureName
 from whisper_sae_steer.training.quality import measure
+from whisper_sae_steer.training.trainer import Member, train_team
 
 
 @pytest.fixture
@@ -63,6 +64,68 @@ def test_taps_and_seeds_side_by_side_equal_each_alone(tmp_path: Path):
         assert same(sae, alone)
         assert sae.config.tap == member.tap
     assert not same(team[0].sae, team[1].sae)
+
+
+TEAM = {
+    Member("encoder_output", 0, "short"): replace(CONFIG, steps=35, checkpoint_every=25, dead_after=2000),
+    Member("encoder_output", 1, "wide"): replace(
+        CONFIG, steps=60, checkpoint_every=25, architecture="topk", d_sae=256, k=5, lr=1e-3
+    ),
+    Member("encoder_output", 0, "jump"): replace(
+        CONFIG, steps=60, checkpoint_every=25, architecture="jumprelu"
+    ),
+}
+"""options of every kind that SAEs of one team may differ in"""
+
+
+def test_a_team_of_different_options_equals_each_alone(frames: FrameStore, tmp_path: Path):
+    for member, sae, history in train_team(frames, TEAM, tmp_path / "team"):
+        config = TEAM[member]
+        ((_, alone, curves),) = train(frames, config, tmp_path / member.name, seeds=[member.seed])
+        assert same(sae, alone)
+        assert history == curves
+        assert history[-1].step == config.steps
+        assert sae.config == alone.config
+
+
+@pytest.mark.parametrize("stops", [{8, 50}, {110, 120}])  # beside the short one, and when it is done
+def test_a_stopped_team_goes_on_to_the_bit(
+    frames: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: set[int]
+):
+    whole = train_team(frames, TEAM, tmp_path / "whole")
+    stop_at(monkeypatch, stops, None)
+    for _ in stops:
+        with pytest.raises(KeyboardInterrupt):
+            train_team(frames, TEAM, tmp_path / "parts")
+    for one, other in zip(whole, train_team(frames, TEAM, tmp_path / "parts"), strict=True):
+        assert one.member == other.member
+        assert same(one.sae, other.sae)
+        assert one.history == other.history
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 256}, "share their batches: give one batch_size"),
+        ({"seed": 3}, "give one seed"),
+        ({"max_fvu": 0.2}, "give them the same options"),
+        ({"d_sae": 2}, "2 features are fewer than k = 3"),
+    ],
+)
+def test_options_that_cannot_be_had_side_by_side(
+    frames: FrameStore, tmp_path: Path, change: dict[str, Any], said: str
+):
+    members = [Member("encoder_output", 0, name) for name in "ab"]
+    for configs in ([CONFIG, replace(CONFIG, **change)], [replace(CONFIG, **change), CONFIG]):
+        with pytest.raises(ConfigError, match=said):
+            train_team(frames, dict(zip(members, configs, strict=True)), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0, float("nan"), float("inf")])
+def test_learning_rates_that_make_no_sense(lr: float):
+    with pytest.raises(ConfigError, match="lr must be above 0"):
+        replace(CONFIG, lr=lr)
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, stops: set[int], error: type[BaseException] | None) -> list[int]:

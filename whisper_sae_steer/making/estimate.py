@@ -5,7 +5,7 @@ import torch
 from ..calibrate.estimate import SILENCE, calibration_seconds, seconds_of, window_seconds
 from ..models.taps import WindowEncoder
 from ..models.weights import Weights
-from ..training.trainer import Trainee
+from ..training.trainee import Trainee
 from .audio import Recordings
 from .autoencoder import OPTIONS, TAP
 from .judge import JUDGED_CLIPS

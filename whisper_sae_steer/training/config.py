@@ -1,5 +1,6 @@
 """Options of training, and what changes with the step."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,8 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"lr must be above 0 and finite, not {self.lr}")
         if not 0 <= self.decay_share < 1:
             raise ConfigError(f"decay_share must be at least 0 and below 1, not {self.decay_share}")
         if not self.prefixes or any(not 0 < share <= 1 for share in self.prefixes) or self.prefixes[-1] != 1:

@@ -1,4 +1,4 @@
-"""Training of SAEs at several taps and from several seeds, side by side on one pass over the frames.
+"""Training of SAEs side by side on one pass over the frames: at several taps, from seeds, with other options.
 
 Adam with a linear decay, unit decoder rows with the parallel gradient removed, b_dec from the geometric
 median, AuxK: the recipe is in ``architectures/base.py``, what differs between architectures beside it.
@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..errors import CalibrationError, ConfigError
 from ..files import write_atomically
 from ..sae.autoencoder import SAE, SAEConfig
-from .architectures import ARCHITECTURES, Losses, TrainingSAE
+from .architectures import Losses
 from .buffer import BufferState, MixingBuffer, process
 from .config import TrainConfig
 from .logs import HistoryPoint, TensorBoardLog
 from .quality import measure
 from .source import FrameSource
+from .trainee import Member, Progress, Trainee
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLE_FRAMES = 20_000
@@ -39,17 +39,8 @@ PIECE_FRAMES, HELD_BACK_PIECES = 2048, 6
 LOG_EVERY_STEPS = 50
 AGREE_EVERY_STEPS = 10
 """steps between asking all processes whether to stop"""
-
-
-class Member(NamedTuple):
-    """One of the SAEs that are trained together."""
-
-    tap: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.tap}-seed{self.seed}"
+SHARED = ("batch_size", "buffer_frames", "seed", "checkpoint_every")
+"""options that all SAEs of a team have in common: they make its batches, and say when it is saved"""
 
 
 class Trained(NamedTuple):
@@ -77,22 +68,24 @@ def train(
     source, CalibrationError if the frames don't fill a batch.
     """
     taps = list(taps) or list(source.taps)
-    for tap in taps:
-        if tap not in source.taps:
-            raise ConfigError(f"no frames of tap {tap}; these are there: {', '.join(source.taps)}")
-    _, world = process()
-    if config.batch_size % world:
-        raise ConfigError(f"batch_size {config.batch_size} is no multiple of {world} processes")
-    if config.max_fvu is not None and any(next(source.held_back_frames(tap), None) is None for tap in taps):
-        raise CalibrationError(
-            "max_fvu is measured on recordings held back, and there are too few; give more"
-        )
+    return train_team(source, {Member(tap, seed): config for tap in taps for seed in seeds}, out, device)
+
+
+def train_team(
+    source: FrameSource, configs: Mapping[Member, TrainConfig], out: Path, device: str | torch.device = "cpu"
+) -> list[Trained]:
+    """As :func:`train`, each SAE with options of its own: all but those in ``SHARED`` may differ.
+
+    Each is the one that it would be alone. ConfigError for options that can't be had side by side.
+    """
+    check_team(source, configs)
     device = torch.device(device)
-    members = [Member(tap, seed) for tap in taps for seed in seeds]
-    team = {m: Trainee(source.taps[m.tap], config, device) for m in members}
-    checkpoint = _Checkpoint(out / CHECKPOINT, _key(source, config, members))
+    options, taps = next(iter(configs.values())), list(dict.fromkeys(member.tap for member in configs))
+    most = max(config.steps for config in configs.values())
+    team = {m: Trainee(source.taps[m.tap], config, device) for m, config in configs.items()}
+    checkpoint = _Checkpoint(out / CHECKPOINT, _key(source, configs))
     saved = checkpoint.load(device)
-    samples = _samples(source, taps, config)
+    samples = _samples(source, taps, options.seed)
     if saved is None:
         for member, trainee in team.items():
             generator = torch.Generator().manual_seed(member.seed)
@@ -101,15 +94,16 @@ def train(
         for member, trainee in team.items():
             trainee.load_state_dict(saved["members"][member.name])
     state = BufferState(*saved["buffer"]) if saved else BufferState()
-    buffer = MixingBuffer(source, taps, config.batch_size, config.buffer_frames, config.seed, device, state)
-    progress = Progress(saved["step"], saved["steps"]) if saved else Progress(0, config.steps)
+    size = options.batch_size, options.buffer_frames
+    buffer = MixingBuffer(source, taps, *size, options.seed, device, state)
+    progress = Progress(saved["step"], saved["steps"]) if saved else Progress(0, most)
 
     def finished() -> list[Trained]:
         return [
             Trained(
                 member,
                 trainee.model.finished(
-                    _sae_config(source, member, config), samples[member.tap][:LAST_FRAMES]
+                    _sae_config(source, member, trainee.config), samples[member.tap][:LAST_FRAMES]
                 ),
                 trainee.history,
             )
@@ -117,19 +111,33 @@ def train(
         ]
 
     def is_good_enough() -> bool:
-        return config.max_fvu is not None and held_back_fvu(source, finished()) <= config.max_fvu
+        return options.max_fvu is not None and held_back_fvu(source, finished()) <= options.max_fvu
 
-    _steps(team, buffer, config, progress, checkpoint, is_good_enough)
+    _steps(team, buffer, options, progress, checkpoint, is_good_enough)
     return finished()
 
 
-class Progress(NamedTuple):
-    """How far a training is."""
-
-    step: int
-    """steps done"""
-    steps: int
-    """how many there will be: those of the options, or fewer once the SAEs are good enough"""
+def check_team(source: FrameSource, configs: Mapping[Member, TrainConfig]) -> None:
+    """Errors of :func:`train_team` that can be told before any work."""
+    _, world = process()
+    options = next(iter(configs.values()))
+    for member, config in configs.items():
+        if member.tap not in source.taps:
+            raise ConfigError(f"no frames of tap {member.tap}; these are there: {', '.join(source.taps)}")
+        config.features(source.taps[member.tap])
+        for name in SHARED:
+            if getattr(config, name) != getattr(options, name):
+                raise ConfigError(f"SAEs trained side by side share their batches: give one {name}")
+        if config != options and (config.max_fvu, options.max_fvu) != (None, None):
+            raise ConfigError("max_fvu ends a training for all SAEs: give them the same options")
+    if options.batch_size % world:
+        raise ConfigError(f"batch_size {options.batch_size} is no multiple of {world} processes")
+    if options.max_fvu is not None and any(
+        next(source.held_back_frames(member.tap), None) is None for member in configs
+    ):
+        raise CalibrationError(
+            "max_fvu is measured on recordings held back, and there are too few; give more"
+        )
 
 
 def held_back_fvu(source: FrameSource, trained: Sequence[Trained]) -> float:
@@ -144,60 +152,6 @@ def held_back_fvu(source: FrameSource, trained: Sequence[Trained]) -> float:
 def _pieces(batches: Iterator[Tensor]) -> Iterator[Tensor]:
     for batch in batches:
         yield from batch.split(PIECE_FRAMES)
-
-
-class Trainee:
-    """One SAE with its optimiser and curves, at its start."""
-
-    def __init__(self, d_in: int, config: TrainConfig, device: torch.device):
-        self.config = config
-        self.model: TrainingSAE = ARCHITECTURES[config.architecture](d_in, config).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
-        self.history: list[HistoryPoint] = []
-        self._parallel: DistributedDataParallel | None = None
-
-    def step(self, frames: Tensor, step: int, steps: int | None = None) -> Losses:
-        """One optimiser step of ``steps``, or the options', on this process's share of a batch, [N, d]."""
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.bf16):
-            losses: Losses = self._forward(frames, step)
-        self.optimizer.zero_grad()
-        losses.total.backward()
-        self.model.before_step()
-        self.optimizer.param_groups[0]["lr"] = self.config.lr_at(step, steps or self.config.steps)
-        self.optimizer.step()
-        self.model.after_step(self.config.batch_size)
-        return losses
-
-    def _forward(self, frames: Tensor, step: int) -> Any:
-        if not distributed.is_initialized():
-            return self.model(frames, step)
-        if self._parallel is None:  # only now: it spreads the first process's parameters
-            self._parallel = DistributedDataParallel(self.model)
-        return self._parallel(frames, step)
-
-    def add_point(self, losses: Losses, progress: Progress) -> HistoryPoint:
-        """Add a point to the curves."""
-        done = progress.step
-        dead = int((self.model.since_fired > self.config.dead_after).sum())
-        point = HistoryPoint(
-            done, done * self.config.batch_size, float(losses.fvu), float(losses.l0), dead,
-            self.config.lr_at(done - 1, progress.steps), float(self.model.thresholds().detach().mean()),
-            float(losses.aux),
-        )  # fmt: skip
-        self.history.append(point)
-        return point
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": [list(point) for point in self.history],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = [HistoryPoint(*point) for point in state["history"]]
 
 
 @dataclass(frozen=True)
@@ -234,9 +188,9 @@ class _Checkpoint:
             distributed.barrier()  # or another process could go on to read it before it is there
 
 
-def _samples(source: FrameSource, taps: Sequence[str], config: TrainConfig) -> dict[str, Tensor]:
+def _samples(source: FrameSource, taps: Sequence[str], seed: int) -> dict[str, Tensor]:
     """The first frames of each tap, the same in every process."""
-    pool = next(source.pools(None, taps, SAMPLE_FRAMES, config.seed, 0, 1))
+    pool = next(source.pools(None, taps, SAMPLE_FRAMES, seed, 0, 1))
     return {tap: frames[:SAMPLE_FRAMES] for tap, frames in pool.frames.items()}
 
 
@@ -251,32 +205,49 @@ def _steps(
         interrupted = stack.enter_context(_deferred_interrupt())
         stack.callback(batches.close)
         step, steps = progress
+        most = max(trainee.config.steps for trainee in team.values())
         bar = stack.enter_context(
             tqdm(total=steps, initial=step, desc="train", unit="step", disable=not first)
         )
         folder = checkpoint.path.parent / "tensorboard"
-        names = [member.name for member in team if first]
-        logs = [stack.enter_context(TensorBoardLog(folder / name, step)) for name in names]
+        logs = {
+            member: stack.enter_context(TensorBoardLog(folder / member.name, step))
+            for member in team
+            if first
+        }
         while step < steps:
             batch = next(batches)
             losses = {
-                member: trainee.step(batch[member.tap], step, steps) for member, trainee in team.items()
+                member: trainee.step(batch[member.tap], step, min(steps, trainee.config.steps))
+                for member, trainee in team.items()
+                if step < trainee.config.steps
             }
             step += 1
             bar.update()
-            if step % config.checkpoint_every == 0 and steps == config.steps and is_good_enough():
+            if step % config.checkpoint_every == 0 and steps == most and is_good_enough():
                 steps = bar.total = config.steps_if_falling_from(step)
             done = Progress(step, steps)
-            if first and (step % LOG_EVERY_STEPS == 0 or step == steps):
-                points = [team[member].add_point(losses[member], done) for member in team]
-                for log, point in zip(logs, points, strict=True):
-                    log.add(point)
-                bar.set_postfix(FVU=f"{points[0].fvu:.4f}", L0=f"{points[0].l0:.1f}", refresh=False)
+            if first:
+                _log(team, losses, done, logs, bar)
             stop = _all_stop(interrupted, step)
             if step % config.checkpoint_every == 0 or step == steps or stop:
                 checkpoint.save(team, buffer, done)
             if stop:
                 raise KeyboardInterrupt
+
+
+def _log(
+    team: Mapping[Member, Trainee], losses: Mapping[Member, Losses], done: Progress,
+    logs: Mapping[Member, TensorBoardLog], bar: "tqdm[Any]",
+) -> None:  # fmt: skip
+    """Add what is due to the curves of those that made this step."""
+    for member, found in losses.items():
+        own = done.of(team[member].config)
+        if own.step % LOG_EVERY_STEPS == 0 or own.step == own.steps:
+            point = team[member].add_point(found, own)
+            logs[member].add(point)
+            if member == next(iter(losses)):
+                bar.set_postfix(FVU=f"{point.fvu:.4f}", L0=f"{point.l0:.1f}", refresh=False)
 
 
 def _all_stop(interrupted: threading.Event, step: int) -> bool:
@@ -305,11 +276,14 @@ def _deferred_interrupt() -> Generator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _key(source: FrameSource, config: TrainConfig, members: Sequence[Member]) -> dict[str, Any]:
-    """What must be the same to go on."""
-    names = [member.name for member in members]
-    options = {**asdict(config), "prefixes": list(config.prefixes)}
-    return {"source": source.key, "members": names, "processes": process()[1], **options}
+def _key(source: FrameSource, configs: Mapping[Member, TrainConfig]) -> dict[str, Any]:
+    """What must be the same to go on: options of all SAEs, and apart those that they differ in."""
+    options = {m.name: {**asdict(config), "prefixes": list(config.prefixes)} for m, config in configs.items()}
+    first = next(iter(options.values()))
+    common = {k: v for k, v in first.items() if all(one[k] == v for one in options.values())}
+    own = {name: {k: v for k, v in one.items() if k not in common} for name, one in options.items()}
+    key = {"source": source.key, "members": list(options), "processes": process()[1], **common}
+    return key if len(common) == len(first) else {**key, "own": own}
 
 
 def _sae_config(source: FrameSource, member: Member, config: TrainConfig) -> SAEConfig:

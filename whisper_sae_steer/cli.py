@@ -74,6 +74,7 @@ COMMANDS: Mapping[str, Command | CommandGroup] = {
     "make-pack": Command("a measured steering pack for any Whisper, installed", ".making.command"),
     "calibrate": Command("a steering pack from your own noise and speech", ".calibrate.command"),
     "train": Command("sparse autoencoders from recordings", ".training.command"),
+    "sweep": Command("many settings of sparse autoencoders, side by side", ".sweep.command"),
     "quality": Command("how good sparse autoencoders are, and what they cost", ".training.quality_command"),
     "serve": Command("an OpenAI-compatible server", ".serving.command"),
     "batch": Command("many recordings to text, on this machine or a Ray cluster", ".batch.command"),

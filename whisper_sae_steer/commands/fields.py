@@ -6,6 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
+from itertools import product
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,15 +17,22 @@ from .values import boolean
 T = TypeVar("T")
 
 
-def add_fields(parser: Parser, options: type[Any], skip: Sequence[str] = ()) -> None:
-    """Give a parser ``--name`` for each field of a dataclass of numbers, words, flags and tuples."""
+def add_fields(
+    parser: Parser, options: type[Any], skip: Sequence[str] = (), several: Sequence[str] = ()
+) -> None:
+    """Give a parser ``--name`` for each field of a dataclass of numbers, words, flags and tuples.
+
+    Those named in ``several``, numbers or words, take more than one value: :func:`every_combination`.
+    """
     hints, helps = get_type_hints(options), dict(_docstrings(options))
     for field in fields(options):
         if field.name in skip:
             continue
         assert field.default is not MISSING, "options have defaults"
         form = _form(hints[field.name], field.default)
-        shown = {} if form.get("action") else {"default": field.default}
+        shown: dict[str, Any] = {} if form.get("action") else {"default": field.default}
+        if field.name in several:
+            form, shown = {**form, "nargs": "+"}, {"default": [field.default]}
         parser.add_argument(f"--{field.name}", help=helps.get(field.name, ""), **form, **shown)
 
 
@@ -32,6 +40,15 @@ def from_fields(args: argparse.Namespace, options: type[T]) -> T:
     """The dataclass that parsed arguments describe."""
     values = {field.name: getattr(args, field.name) for field in fields(options)}  # type: ignore[arg-type]
     return options(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def every_combination(args: argparse.Namespace, options: type[T], several: Sequence[str]) -> list[T]:
+    """The dataclass for each combination of the values that the fields in ``several`` were given."""
+    given = [getattr(args, name) for name in several]
+    one_each = [
+        argparse.Namespace(**{**vars(args), **dict(zip(several, v, strict=True))}) for v in product(*given)
+    ]
+    return [from_fields(one, options) for one in one_each]
 
 
 def check_choices(options: Any) -> None:

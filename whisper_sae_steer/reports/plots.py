@@ -41,6 +41,21 @@ def name_points(axes: Any, points: Mapping[tuple[float, float], Sequence[str]]) 
         )  # fmt: skip
 
 
+def colours(count: int) -> list[Any]:
+    """So many colours that are told apart and have an order."""
+    from matplotlib import colormaps  # drawing is slow to import and needed only here
+
+    ramp = colormaps["viridis"]
+    return ["C0"] if count == 1 else [ramp(0.9 * i / (count - 1)) for i in range(count)]
+
+
+def legend(figure: Any, axes: Any, count: int) -> None:
+    """What ``count`` lines of the axes are, below the figure; nothing for a single one."""
+    if count > 1:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(count, 4), frameon=False)
+
+
 def _stacked(values: Sequence[float], row: int, apart: float) -> list[float]:
     """The height of each point of a row: those nearer than ``apart`` to each other lie one on the other."""
     in_bin: dict[int, int] = defaultdict(int)

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 from whisper.model import AudioEncoder
 
-from ..audio.clips import NONSPEECH_KINDS, Clip
+from ..audio.clips import NONSPEECH_KINDS, Clip, select
 from ..bench.backends import FasterBackend, Transcript
 from ..bench.report import write_report
 from ..bench.runner import Row, run
@@ -39,6 +39,8 @@ from ..steering.steerer import Steerer
 
 UNTOUCHED, SPLICED = 0.0, 1.0
 """as α in the bench's rows"""
+PER_SOURCE, PER_CLASS = 10, 2
+"""clips that the cost is measured on: of speech at most so many a source, of the rest a source and class"""
 COMPUTE_TYPE = "float32"
 """the type SAEs are trained in, and the one that CTranslate2's and PyTorch's encoders agree in"""
 
@@ -148,6 +150,16 @@ class SplicedBackend:
     def _at(self, alpha: float) -> AbstractContextManager[Call | None]:
         options = CallOptions(alpha, steer_language_detection=True)
         return active(self.splice, Call(options) if alpha else None)
+
+
+def clips_to_judge(
+    weights: Weights, clips: Sequence[Clip], per_source: int = PER_SOURCE, per_class: int = PER_CLASS
+) -> tuple[list[Clip], list[Clip]]:
+    """Some of the clips: speech that the model understands, ``per_source``; non-speech, ``per_class``."""
+    nonspeech = select([clip for clip in clips if clip.kind in NONSPEECH_KINDS], per_class)
+    english_only = weights.name.endswith(".en")
+    understood = [clip for clip in clips if clip.language in ("", "en") or not english_only]
+    return select([clip for clip in understood if clip.kind == "speech"], per_source), nonspeech
 
 
 def measure_downstream(

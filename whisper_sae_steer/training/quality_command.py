@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from ..audio.clips import NONSPEECH_KINDS, read_manifest, select
+from ..audio.clips import read_manifest
 from ..commands.common import add_threads
 from ..errors import SAEFormatError
 from ..models.weights import resolve
 from ..sae.autoencoder import SAE
 from ..sae.formats import load_sae
-from .downstream import Downstream, measure_downstream
+from .downstream import PER_CLASS, PER_SOURCE, Downstream, clips_to_judge, measure_downstream
 from .logs import load_history
 from .quality import measure
 from .report import TrainedSAE, text_report, write_html
@@ -28,9 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--manifest", type=Path, help="clips to measure WER and FPR on with the reconstruction spliced in")
     add("--split", default="dev", help="only clips of this split of the manifest")
     add(
-        "--per_class", type=int, default=2, metavar="N", help="non-speech: at most N clips a source and class"
+        "--per_class",
+        type=int,
+        default=PER_CLASS,
+        metavar="N",
+        help="non-speech: at most N clips a source and class",
     )
-    add("--per_source", type=int, default=10, metavar="N", help="speech: at most N clips a source")
+    add("--per_source", type=int, default=PER_SOURCE, metavar="N", help="speech: at most N clips a source")
     add("--work", type=Path, help="folder for transcripts, to go on after a stop (default: beside OUT)")
     add_threads(parser)
 
@@ -57,9 +61,6 @@ def main(args: argparse.Namespace) -> int:
 def _cost(sae: SAE, args: argparse.Namespace) -> Downstream:
     weights = resolve(args.model)
     clips = read_manifest(args.manifest, args.split)
-    nonspeech = select([clip for clip in clips if clip.kind in NONSPEECH_KINDS], args.per_class)
-    english_only = weights.name.endswith(".en")
-    understood = [clip for clip in clips if clip.language in ("", "en") or not english_only]
-    speech = select([clip for clip in understood if clip.kind == "speech"], args.per_source)
+    speech, nonspeech = clips_to_judge(weights, clips, args.per_source, args.per_class)
     work = args.work or args.out.with_suffix("")
     return measure_downstream(weights, sae, speech, nonspeech, work, args.threads)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from ..reports import metrics
 from ..reports.metrics import Difference, Rate
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
+from ..reports.plots import colours, legend
 from ..sae.autoencoder import SAEConfig
 from .downstream import Downstream, RateChange
 from .logs import HistoryPoint
@@ -179,7 +180,7 @@ def _plot_curves(saes: Sequence[TrainedSAE], figure: Any) -> None:
 
     panels = figure.subplots(2, 3, sharex=True)
     for axes, name in zip(panels.flat, _CURVES, strict=True):
-        for sae, colour in zip(saes, _colours(len(saes)), strict=True):
+        for sae, colour in zip(saes, colours(len(saes)), strict=True):
             millions = [point.frames / 1e6 for point in sae.history]
             values = [getattr(point, name) for point in sae.history]
             axes.plot(millions, values, color=colour, linewidth=1, label=sae.name)
@@ -189,14 +190,14 @@ def _plot_curves(saes: Sequence[TrainedSAE], figure: Any) -> None:
     panels[0, 0].yaxis.set_minor_formatter(LogFormatter())
     for axes in panels[1]:
         axes.set_xlabel("million frames")
-    _legend(figure, panels[0, 0], len(saes))
+    legend(figure, panels[0, 0], len(saes))
 
 
 def _plot_histograms(saes: Sequence[TrainedSAE], figure: Any) -> None:
     panels = figure.subplots(1, 2)
     pick: list[Callable[[Quality], Histogram]] = [lambda q: q.frequency, lambda q: q.cosine]
     for axes, histogram_of in zip(panels, pick, strict=True):
-        for sae, colour in zip(saes, _colours(len(saes)), strict=True):
+        for sae, colour in zip(saes, colours(len(saes)), strict=True):
             histogram = histogram_of(sae.quality)
             shares = [100 * count / sae.quality.features for count in histogram.counts]
             axes.stairs(shares, histogram.edges, color=colour, fill=len(saes) == 1, label=sae.name)
@@ -204,7 +205,7 @@ def _plot_histograms(saes: Sequence[TrainedSAE], figure: Any) -> None:
         axes.set_ylabel("% of features")
     panels[0].set_xlabel("log10 of the share of frames a feature fires on")
     panels[1].set_xlabel("highest cosine to another decoder row")
-    _legend(figure, panels[0], len(saes))
+    legend(figure, panels[0], len(saes))
 
 
 def _occupied(histograms: Sequence[Histogram]) -> tuple[float, float]:
@@ -213,16 +214,3 @@ def _occupied(histograms: Sequence[Histogram]) -> tuple[float, float]:
     counts = [sum(column) for column in zip(*(h.counts for h in histograms), strict=True)]
     bins = [pair for pair, count in zip(pairwise(edges), counts, strict=True) if count]
     return (bins[0][0], bins[-1][1]) if bins else (edges[0], edges[-1])
-
-
-def _colours(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    ramp = colormaps["viridis"]
-    return ["C0"] if count == 1 else [ramp(0.9 * i / (count - 1)) for i in range(count)]
-
-
-def _legend(figure: Any, axes: Any, count: int) -> None:
-    if count > 1:
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(count, 4), frameon=False)

@@ -1,0 +1,67 @@
+"""The command `sweep` on real weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.training_parts import write_wav
+from whisper_sae_steer.cli import main
+from whisper_sae_steer.sae.formats import load_sae
+
+SMALL = [
+    *("--model", "tiny.en", "--steps", "4", "--batch_size", "64", "--k", "2", "4", "--seeds", "0", "7"),
+    *("--expansion", "1", "--buffer_frames", "1000"),
+]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    for i in range(2):
+        write_wav(tmp_path / "noise" / f"{i}.wav", 8, i)
+    write_wav(tmp_path / "voice" / "a.wav", 6, 5)
+    return [f"sound={tmp_path / 'noise'}", f"speech={tmp_path / 'voice'}"]
+
+
+def test_sweep_writes_saes_figures_and_a_page(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    options = ["--taps", "encoder_output", "block.2", "--architecture", "topk", "jumprelu"]
+    assert main(["sweep", *folders, "--out", str(out), *SMALL, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "16 SAEs (4 settings, 2 seeds, 2 taps), side by side. This takes about a minute" in printed
+    saved = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    assert saved["verdict"] in printed
+    assert [(one["label"], one["tap"]) for one in saved["settings"]] == [
+        (f"{name} k{k}", tap)
+        for tap in ("encoder_output", "block.2")
+        for name in ("topk", "jumprelu")
+        for k in (2, 4)
+    ]
+    for setting in saved["settings"]:
+        for sae in setting["saes"]:
+            config = load_sae(out / sae["folder"]).config
+            assert (config.tap, config.k) == (setting["tap"], setting["config"]["k"])
+    assert "8 settings of SAEs for tiny.en" in (out / "report.html").read_text(encoding="utf-8")
+    assert main(["sweep", *folders, "--out", str(out), *SMALL, *options]) == 0
+    assert "train:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--k", "4", "4"], "two settings are one training, batchtopk-k4-x1"),
+        (["--bandwidth", "0.5", "1"], "two settings are one training"),
+        (["--seeds", "1", "1"], "seed 1 is given twice"),
+        (["--k", "4", "400"], "384 features are fewer than k = 400"),
+        (["--lr", "1e-3", "-1"], "lr must be above 0"),
+        (["--memory_gb", "0.5"], "more than 0.5"),
+    ],
+)
+def test_sweep_refuses_nonsense_before_it_encodes(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+):
+    assert main(["sweep", *folders, "--out", str(tmp_path / "out"), *SMALL, *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

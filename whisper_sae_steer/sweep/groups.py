@@ -7,14 +7,15 @@ from ..training.config import TrainConfig
 from ..training.trainee import Member
 
 Team = dict[Member, TrainConfig]
-PROCESS_BYTES = 900_000_000
+PROCESS_BYTES = 1_000_000_000
 """libraries, the encoder and what allocators keep"""
 PARAMETER_BYTES = 40
 """of each parameter: itself, gradient, Adam's two moments, the checkpoint being written, the finished SAE"""
-STEP_BYTES = 32
+STEP_BYTES = 48
 """of each activation of a batch, while one SAE makes its step: a JumpReLU's are dense"""
-FRAME_BYTES = 8
-"""of each value in the buffer: one pool is drawn from while the next is read, joined and shuffled, float16"""
+FRAME_BYTES = 12
+"""of each value in the buffer: one pool is drawn from while the next is read, joined and shuffled, 2 bytes a
+value, and a pool may be half as large again as it should be"""
 
 
 def groups(members: Mapping[Member, TrainConfig], widths: Mapping[str, int], memory_gb: float) -> list[Team]:

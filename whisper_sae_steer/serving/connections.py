@@ -6,10 +6,13 @@ thrown away.
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .sockets import MESSAGE_BYTES
 
 HEAD_SECONDS = 20.0
 """in which the head of a request must have come: of the first since the connection is there, of further ones
@@ -97,3 +100,16 @@ class _GentlyClosed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+OPTIONS: Mapping[str, Any] = {
+    "http": PunctualProtocol,
+    "ws_max_size": MESSAGE_BYTES,
+    "ws_max_queue": 2,
+    "ws_ping_timeout": None,
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+}
+"""uvicorn's. It pings WebSockets, for proxies that close silent ones, but doesn't insist on the answer, which
+lies behind audio that has to wait where a client is ahead of the workers; who is gone is told by silence."""

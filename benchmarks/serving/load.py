@@ -25,6 +25,9 @@ from .server import ServerProcess, started
 SETTLE_SECONDS = 20.0
 """after the last answer, for what clients that left have begun"""
 
+WATCH_SECONDS = 0.5
+"""between two looks at the server's memory"""
+
 
 class Answer(NamedTuple):
     """Of one request."""
@@ -58,8 +61,8 @@ async def load(server: ServerProcess, requests: int) -> dict[str, Any]:
     ) as client:
         cases = await traffic.known_cases(client)
         await asyncio.sleep(SETTLE_SECONDS)
-        before, highest = server.resident, [server.resident]
-        watch = asyncio.create_task(_watch(server, highest))
+        before, highest, late = server.resident, [server.resident], [0.0]
+        watch = asyncio.create_task(_watch(server, highest, late))
         began = time.perf_counter()
         asked = ((traffic.choose_kind(), traffic.choose_case(cases)) for _ in range(requests))
         answers = await asyncio.gather(*(_ask(client, kind, case) for kind, case in asked))
@@ -76,6 +79,7 @@ async def load(server: ServerProcess, requests: int) -> dict[str, Any]:
         "faults": sum(traffic.is_fault(answer.outcome) for answer in answers),
         "done": percentiles([answer.seconds for answer in answers if answer.outcome == "200"]),
         "refused": percentiles([answer.seconds for answer in answers if answer.outcome == "429"]),
+        "client's event loop late": percentiles(late),
         "asked again afterwards": dict(again),
         "memory": {"before": before, "highest": max(highest), "after": after},
     }
@@ -102,10 +106,12 @@ async def _ask(client: httpx.AsyncClient, kind: str, case: traffic.Case) -> Answ
     return Answer(kind, outcome, time.perf_counter() - began)
 
 
-async def _watch(server: ServerProcess, memory: list[float]) -> None:
-    """Append to ``memory`` twice a second."""
+async def _watch(server: ServerProcess, memory: list[float], late: list[float]) -> None:
+    """Append twice a second to ``memory``, and to ``late`` the seconds by which this process was late."""
     while True:
-        await asyncio.sleep(0.5)
+        due = time.perf_counter() + WATCH_SECONDS
+        await asyncio.sleep(WATCH_SECONDS)
+        late.append(time.perf_counter() - due)
         memory.append(server.resident)
 
 

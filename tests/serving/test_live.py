@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from tests.support.serving_parts import Serving, serving, tiny, until
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.serving import sessions, sockets
 from whisper_sae_steer.serving.config import ServeConfig
+from whisper_sae_steer.serving.connections import OPTIONS
 from whisper_sae_steer.serving.engine import ServingEngine
 from whisper_sae_steer.serving.timeline import timeline_of
 
@@ -240,15 +241,47 @@ def test_more_sessions_than_allowed_are_sent_away():
 
 def test_a_session_waits_for_a_worker_but_not_for_ever(server: Serving, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sessions, "BUSY_SECONDS", 0.2)
+    with session(server, {}) as connection, busy(server):
+        connection.send(bytes(SECOND))
+        assert refused(connection)[0] == 1013
+
+
+@contextmanager
+def busy(server: Serving) -> Generator[None]:
+    """A server whose workers have no place for anybody's step."""
     engine: ServingEngine = server.app.state.engine
-    with session(server, {}) as connection:
-        while engine._jobs.take():
-            pass
-        try:
-            connection.send(bytes(SECOND))
-            assert refused(connection)[0] == 1013
-        finally:
-            engine._jobs.taken = 0
+    while engine._jobs.take():
+        pass
+    try:
+        yield
+    finally:
+        engine._jobs.taken = 0
+
+
+def test_pings_are_answered_while_a_session_waits_for_a_worker(server: Serving):
+    with session(server, {"min_chunk": 5}) as connection:
+        with busy(server):
+            for start in range(0, 50, 10):
+                connection.send(bytes(10 * SECOND))
+                assert connection.ping().wait(3), f"not after {start + 10} s of audio"
+            connection.send('{"type": "end"}')
+            assert connection.ping().wait(3), "not after the end"
+        assert rest(connection)[-1]["seconds"] == 50
+
+
+@pytest.mark.slow
+def test_a_client_that_is_too_far_ahead_to_be_read_is_not_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(cast(dict[str, Any], OPTIONS), "ws_ping_interval", 0.1)
+    with (
+        serving(ServeConfig()) as server,
+        session(server, {"min_chunk": 5}, ping_interval=None) as connection,
+    ):
+        with busy(server):
+            for _ in range(8):
+                connection.send(bytes(10 * SECOND))
+            time.sleep(25)  # longer than uvicorn would wait for the answer
+        connection.send('{"type": "end"}')
+        assert rest(connection)[-1]["seconds"] == 80
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1", "https://127.0.0.1:1", "null"])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from whisper_sae_steer.serving.app import create_app
 from whisper_sae_steer.serving.config import ServeConfig
-from whisper_sae_steer.serving.connections import PunctualProtocol
+from whisper_sae_steer.serving.connections import OPTIONS
 from whisper_sae_steer.serving.decoding import decode
 from whisper_sae_steer.serving.model import ServedModel, load_model
 
@@ -54,8 +54,7 @@ def serving(config: ServeConfig, model: Any = None) -> Generator[Serving]:
 @contextmanager
 def running(app: FastAPI) -> Generator[Serving]:
     """An application in a thread."""
-    options: dict[str, Any] = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 3}
-    server = uvicorn.Server(uvicorn.Config(app, http=PunctualProtocol, **options))
+    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=3, **OPTIONS))
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

@@ -81,20 +81,14 @@ def _run(app: "FastAPI", config: ServeConfig) -> None:
     """Until a signal comes."""
     import uvicorn
 
-    from .connections import PunctualProtocol
+    from .connections import OPTIONS
     from .logs import configure
-    from .sockets import MESSAGE_BYTES
 
     configure()
     uvicorn.run(
         app,
         host=config.host,
         port=config.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=PunctualProtocol,
-        ws_max_size=MESSAGE_BYTES,
-        ws_max_queue=2,
         timeout_graceful_shutdown=config.shutdown_timeout,
+        **OPTIONS,
     )

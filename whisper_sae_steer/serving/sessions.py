@@ -15,8 +15,9 @@ from .errors import ApiError, Busy
 
 Mark = TypeVar("Mark")
 
-BACKLOG_SECONDS = 10.0
-"""of audio that may wait; then nothing is read, and the client's connection fills up"""
+BACKLOG_SECONDS = 60.0
+"""of audio that may wait, longer than sessions wait for a worker; then nothing is read, the client's pings
+aren't answered, and its connection fills up"""
 BUSY_SECONDS = 30.0
 """to wait for a free worker"""
 
@@ -29,7 +30,7 @@ class TooLong(ApiError):
 
 
 class Backlog(Generic[Mark]):
-    """Audio between the client and the worker: at most a few seconds wait, and marks between them."""
+    """Audio between the client and the worker: at most a minute of it waits, and marks between them."""
 
     def __init__(self, enough_seconds: float, longest_seconds: float):
         self._enough_samples, self._longest_seconds = enough_seconds * SAMPLE_RATE, longest_seconds

@@ -9,8 +9,8 @@ from ..training.trainee import Member
 Team = dict[Member, TrainConfig]
 PROCESS_BYTES = 1_000_000_000
 """libraries, the encoder and what allocators keep"""
-PARAMETER_BYTES = 40
-"""of each parameter: itself, gradient, Adam's two moments, the checkpoint being written, the finished SAE"""
+PARAMETER_BYTES = 52
+"""of each parameter: itself, gradient, Adam's two moments, a checkpoint read and one written, the SAE made"""
 STEP_BYTES = 48
 """of each activation of a batch, while one SAE makes its step: a JumpReLU's are dense"""
 FRAME_BYTES = 12

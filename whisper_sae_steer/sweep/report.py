@@ -109,7 +109,7 @@ def _name(result: Sweep, setting: SweptSetting) -> str:
 
 def _stability_in_words(result: Sweep) -> list[str]:
     known = [(found, one) for one in result.settings if (found := one.shared("found")) is not None]
-    if not known:
+    if len(known) < 2:
         return []
     highest, lowest = (pick(known, key=lambda pair: pair[0]) for pick in (max, min))
     return [

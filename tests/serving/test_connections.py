@@ -1,5 +1,6 @@
 """Connections on which no request comes, and those that are answered before all of it is there."""
 
+import gc
 import json
 import select
 import socket
@@ -196,3 +197,19 @@ def sends_until_closed(connection: socket.socket, piece: bytes, pause: float) ->
     except (ConnectionResetError, BrokenPipeError):
         return sent
     raise AssertionError("it goes on and on")
+
+
+def test_a_connection_that_is_over_leaves_nothing_behind(server: Serving) -> None:
+    def there() -> int:
+        return sum(isinstance(thing, connections.PunctualProtocol) for thing in gc.get_objects())
+
+    gc.collect()
+    before = there()
+    gc.disable()
+    try:
+        for kept in ("", "Connection: close\r\n"):
+            with open_request(server, f"Content-Length: 1000\r\n{kept}", bytes(10)) as connection:
+                assert status_of(connection) == 415
+        until(lambda: there() <= before)
+    finally:
+        gc.enable()

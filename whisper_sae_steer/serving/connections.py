@@ -6,6 +6,7 @@ thrown away.
 """
 
 import asyncio
+import weakref
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -96,7 +97,15 @@ class _GentlyClosed:
 
     def __init__(self, transport: asyncio.Transport, protocol: PunctualProtocol):
         self._transport = transport
-        self.close, self.is_closing = protocol.close, protocol.is_closing
+        self._protocol = weakref.ref(protocol)  # a circle would be kept until it is collected
+
+    def close(self) -> None:
+        if protocol := self._protocol():
+            protocol.close()
+
+    def is_closing(self) -> bool:
+        protocol = self._protocol()
+        return not protocol or protocol.is_closing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

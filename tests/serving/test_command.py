@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,17 @@ def test_sigterm_lets_a_running_request_finish_and_logs_are_json(tmp_path: Path)
 
     # several windows: the first text is there long before the last
     write_wav(tmp_path / "long.wav", np.tile(sample("gap"), 3))
-    with log.open("w") as file, subprocess.Popen([*SERVE, *options], env=environment, stderr=file) as process:
+    with ExitStack() as stack:
+        file = stack.enter_context(log.open("w"))
+        process = subprocess.Popen([*SERVE, *options], env=environment, stderr=file)
+        stack.callback(process.kill)  # whatever fails
         until(starts, 60)
         assert http.get(url + "/v1/models").status_code == 401
         recording = {"file": ("my-private-name.wav", (tmp_path / "long.wav").read_bytes())}
         asked = {"stream": "true", "prompt": "my-private-prompt"}
         with http.stream("POST", url + TRANSCRIBE, files=recording, data=asked, headers=headers) as answer:
             events = answer.iter_lines()
-            assert "The train" in next(events)
+            assert "train to the coast" in next(events)
             process.send_signal(signal.SIGTERM)
             rest = list(events)
         assert any("harbor" in event for event in rest)

@@ -59,7 +59,8 @@ def test_sentences_keep_their_times():
     place = 0
     for passage in heard.passages:
         middle = (passage.end - passage.start) // 2
-        time, _ = heard.span(*((place + middle) / SAMPLE_RATE,) * 2)
+        moment = (place + middle) / SAMPLE_RATE
+        time, _ = heard.span(moment, moment)
         assert time == pytest.approx((passage.start + middle) / SAMPLE_RATE, abs=2e-3)
         np.testing.assert_array_equal(
             taken[place : place + 2 * middle], sample("gap")[passage.start :][: 2 * middle]

@@ -31,6 +31,14 @@ def write_wav(path: Path, seconds: float, seed: int) -> Path:
     return path
 
 
+def small_recordings(folder: Path) -> list[str]:
+    """Two sounds and something in the place of speech, below ``folder``, as commands are given them."""
+    for i in range(2):
+        write_wav(folder / "noise" / f"{i}.wav", 8, i)
+    write_wav(folder / "voice" / "a.wav", 6, 5)
+    return [f"sound={folder / 'noise'}", f"speech={folder / 'voice'}"]
+
+
 def clip(path: Path, kind: str = "nonspeech", group: str = "") -> Clip:
     return Clip(path, path.name, "source", kind, kind, "", "", group or path.stem, None)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.training_parts import write_wav
+from tests.support.training_parts import small_recordings
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.sae.formats import load_sae
 
@@ -17,10 +17,7 @@ SMALL = [
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
-    for i in range(2):
-        write_wav(tmp_path / "noise" / f"{i}.wav", 8, i)
-    write_wav(tmp_path / "voice" / "a.wav", 6, 5)
-    return [f"sound={tmp_path / 'noise'}", f"speech={tmp_path / 'voice'}"]
+    return small_recordings(tmp_path)
 
 
 def test_sweep_writes_saes_figures_and_a_page(

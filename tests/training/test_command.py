@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.real_models import weights
-from tests.support.training_parts import write_wav
+from tests.support.training_parts import small_recordings
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.commands.fields import add_fields, from_fields
 from whisper_sae_steer.sae.formats import load_sae
@@ -23,10 +23,7 @@ SMALL = [
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
-    for i in range(2):
-        write_wav(tmp_path / "noise" / f"{i}.wav", 8, i)
-    write_wav(tmp_path / "voice" / "a.wav", 6, 5)
-    return [f"sound={tmp_path / 'noise'}", f"speech={tmp_path / 'voice'}"]
+    return small_recordings(tmp_path)
 
 
 def test_train_writes_saes_and_a_report(

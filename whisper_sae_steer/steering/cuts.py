@@ -107,18 +107,28 @@ def tokens_that_seek_to(tokens: Sequence[int], cut: WindowCut, timestamp_begin: 
     speech, with such a pair, it may. Nothing ends after ``cut.decode_until``.
     """
     last = timestamp_begin + cut.decode_until
-    times = [token >= timestamp_begin for token in tokens]
-    pairs = [i for i in range(1, len(times)) if times[i - 1] and times[i]]
-    single_ending = times[-2:] == [False, True]
-    if pairs and not single_ending and timestamp_begin < tokens[pairs[-1] - 1] <= last:
+    goes_on = places_to_go_on(tokens, timestamp_begin)
+    if goes_on and timestamp_begin < tokens[goes_on[-1] - 1] <= last:
         return list(tokens)
     closed = _ended_by(tokens, last, timestamp_begin)
-    if closed and not times[0]:
+    if closed and tokens[0] < timestamp_begin:
         closed.insert(0, timestamp_begin)
-    if closed and not times[-1]:
+    if closed and tokens[-1] < timestamp_begin:
         closed.append(timestamp_begin + max(0, cut.decode_until - PAD_FRAMES))
     target = timestamp_begin + cut.resume_at
     return [*closed, target, target]
+
+
+def places_to_go_on(tokens: Sequence[int], timestamp_begin: int) -> list[int]:
+    """Numbers of tokens before which a segment ends and another begins: two timestamps in a row.
+
+    Both libraries go on from the last one, but for tokens that end with a single timestamp: their text is
+    the window's, and there is no place.
+    """
+    times = [token >= timestamp_begin for token in tokens]
+    if times[-2:] == [False, True]:
+        return []
+    return [i for i in range(1, len(times)) if times[i - 1] and times[i]]
 
 
 def _ended_by(tokens: Sequence[int], last: int, timestamp_begin: int) -> list[int]:

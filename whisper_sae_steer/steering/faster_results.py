@@ -92,10 +92,11 @@ def in_recording(segment: fw.Segment, heard: Excerpt) -> fw.Segment:
         start, end = heard.word_span(word.start, word.end)
         words.append(replace(word, start=start, end=end))
     start, end = (words[0].start, words[-1].end) if words else heard.span(segment.start, segment.end)
-    begins, _ = heard.span(*(segment.seek * MEL_FRAME_SECONDS,) * 2)
+    sought = segment.seek * MEL_FRAME_SECONDS
+    window_start, _ = heard.span(sought, sought)
     return replace(
         segment,
-        seek=round(begins / MEL_FRAME_SECONDS),
+        seek=round(window_start / MEL_FRAME_SECONDS),
         start=start,
         end=end,
         words=words or segment.words,

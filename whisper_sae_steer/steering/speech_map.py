@@ -80,8 +80,9 @@ class Excerpt:
         """
         covered = self._covered(start, end)
         reached = np.flatnonzero(covered >= SHORT_WORD_SAMPLES)
-        first, *_, last = (*reached, *reached) or (covered.argmax(),) * 2
-        return self._time(start, int(first)), self._time(end, int(last))
+        if not len(reached):
+            return self.word_span(start, end)
+        return self._time(start, int(reached[0])), self._time(end, int(reached[-1]))
 
     def word_span(self, start: float, end: float) -> tuple[float, float]:
         """The same of a word, which lies in one passage: where it covers most, or else the nearest."""

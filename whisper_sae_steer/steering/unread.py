@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..audio.units import WINDOW_FRAMES
 from .batch import SteeredWindow
-from .cuts import PAD_FRAMES, REPLY_FRAMES, WindowCut, tokens_that_seek_to
+from .cuts import PAD_FRAMES, REPLY_FRAMES, WindowCut, places_to_go_on, tokens_that_seek_to
 from .metadata import GateLevels
 
 UNREAD_FRAMES = 40
@@ -92,12 +92,11 @@ def _before_lone_words(
     It goes on from the last two timestamps in a row, and may take the word behind them for noise. Read again
     with its segment the word is among others. None where it reads nothing or more, or nothing is before.
     """
-    times = [token >= timestamp_begin for token in tokens]
-    pairs = [i for i in range(1, len(times)) if times[i - 1] and times[i]]
-    if len(pairs) < 2 or times[-2:] == [False, True]:
+    places = places_to_go_on(tokens, timestamp_begin)
+    if len(places) < 2:
         return None
-    before = pairs[-2]
-    left_over = int(is_speech[tokens[pairs[-1] - 1] - timestamp_begin :].sum())
+    before, last = places[-2:]
+    left_over = int(is_speech[tokens[last - 1] - timestamp_begin :].sum())
     goes_on = tokens[before - 1] - timestamp_begin >= PAD_FRAMES
     return before if goes_on and 0 < left_over < REPLY_FRAMES else None
 

@@ -40,9 +40,8 @@ def write_html(result: Sweep, path: Path) -> None:
     body = [paragraph(verdict(result))]
     body += [paragraph(text) for text in _stability_in_words(result)]
     for tap in result.taps:
-        settings = [setting for setting in result.settings if setting.tap == tap]
         name = f"Unexplained variance against active features at {tap}"
-        body += [heading(name), image(partial(_plot_tradeoff, settings), name, 4)]
+        body += [heading(name), image(partial(_plot_tradeoff, result.at(tap)), name, 4)]
     body += [heading("Settings"), table(*_summary(result))]
     body += [paragraph(text, small=True) for text in _MEANING]
     if any(setting.pairs for setting in result.settings):
@@ -61,7 +60,7 @@ Column = tuple[str, Callable[[SweptSetting], str]]
 
 def _summary(result: Sweep) -> tuple[Sequence[str], list[list[str]]]:
     """Head and rows; columns of which nothing is known are left out."""
-    best = [one for tap in result.taps for one in frontier([s for s in result.settings if s.tap == tap])]
+    best = result.best
     columns: list[Column] = [
         ("setting", lambda s: _name(result, s)),
         ("", lambda s: "✓" if s in best else ""),

@@ -86,6 +86,15 @@ class Sweep(NamedTuple):
     def taps(self) -> list[str]:
         return list(dict.fromkeys(setting.tap for setting in self.settings))
 
+    def at(self, tap: str) -> list[SweptSetting]:
+        """The settings at a tap."""
+        return [setting for setting in self.settings if setting.tap == tap]
+
+    @property
+    def best(self) -> list[SweptSetting]:
+        """Those on the frontier of their tap."""
+        return [setting for tap in self.taps for setting in frontier(self.at(tap))]
+
 
 def frontier(settings: Sequence[SweptSetting]) -> list[SweptSetting]:
     """Those of one tap that no other beats, with fewer active features the first: none leaves less variance
@@ -102,7 +111,7 @@ def verdict(result: Sweep) -> str:
     """Which settings lie on the frontier, in a sentence."""
     parts: list[str] = []
     for tap in result.taps:
-        settings = [setting for setting in result.settings if setting.tap == tap]
+        settings = result.at(tap)
         best = frontier(settings)
         named = ", ".join(f"{one.label or one.name} (FVU {one.fvu:.4f} at L0 {one.l0:.1f})" for one in best)
         lie = "lies" if len(best) == 1 else "lie"
@@ -116,7 +125,7 @@ def verdict(result: Sweep) -> str:
 
 def write_json(result: Sweep, path: Path) -> None:
     """All figures, their means, and the conditions."""
-    best = [one for tap in result.taps for one in frontier([s for s in result.settings if s.tap == tap])]
+    best = result.best
     settings = [
         {
             **plain(setting),

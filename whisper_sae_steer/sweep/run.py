@@ -17,7 +17,7 @@ from ..training.downstream import Downstream
 from ..training.saving import save_trained
 from ..training.source import FrameSource
 from ..training.trainee import Member
-from ..training.trainer import CHECKPOINT, SHARED, check_team, train_team
+from ..training.trainer import CHECKPOINT, SHARED, check_team, taps_of, train_team
 from .config import SweepConfig, labels, setting_name
 from .features import SharedFeatures, first_frames, shared_features, sparse_features
 from .gate import GateFrames, gate_auc
@@ -49,7 +49,7 @@ def sweep(
     """
     members = config.members(list(source.taps))
     check_team(source, members)
-    for tap in dict.fromkeys(member.tap for member in members):
+    for tap in taps_of(members):
         if next(source.held_back_frames(tap), None) is None:
             raise CalibrationError(
                 "settings are compared on recordings held back, and there are none; give more"

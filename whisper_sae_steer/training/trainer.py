@@ -7,7 +7,7 @@ median, AuxK: the recipe is in ``architectures/base.py``, what differs between a
 import io
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -80,8 +80,7 @@ def train_team(
     """
     check_team(source, configs)
     device = torch.device(device)
-    options, taps = next(iter(configs.values())), list(dict.fromkeys(member.tap for member in configs))
-    most = max(config.steps for config in configs.values())
+    options, taps = next(iter(configs.values())), taps_of(configs)
     team = {m: Trainee(source.taps[m.tap], config, device) for m, config in configs.items()}
     checkpoint = _Checkpoint(out / CHECKPOINT, _key(source, configs))
     saved = checkpoint.load(device)
@@ -96,6 +95,7 @@ def train_team(
     state = BufferState(*saved["buffer"]) if saved else BufferState()
     size = options.batch_size, options.buffer_frames
     buffer = MixingBuffer(source, taps, *size, options.seed, device, state)
+    most = max(config.steps for config in configs.values())
     progress = Progress(saved["step"], saved["steps"]) if saved else Progress(0, most)
     del saved  # a third of what the team takes
 
@@ -134,11 +134,16 @@ def check_team(source: FrameSource, configs: Mapping[Member, TrainConfig]) -> No
     if options.batch_size % world:
         raise ConfigError(f"batch_size {options.batch_size} is no multiple of {world} processes")
     if options.max_fvu is not None and any(
-        next(source.held_back_frames(member.tap), None) is None for member in configs
+        next(source.held_back_frames(tap), None) is None for tap in taps_of(configs)
     ):
         raise CalibrationError(
             "max_fvu is measured on recordings held back, and there are too few; give more"
         )
+
+
+def taps_of(members: Iterable[Member]) -> list[str]:
+    """The taps of a team, each once."""
+    return list(dict.fromkeys(member.tap for member in members))
 
 
 def held_back_fvu(source: FrameSource, trained: Sequence[Trained]) -> float:
@@ -206,7 +211,6 @@ def _steps(
         interrupted = stack.enter_context(_deferred_interrupt())
         stack.callback(batches.close)
         step, steps = progress
-        most = max(trainee.config.steps for trainee in team.values())
         bar = stack.enter_context(
             tqdm(total=steps, initial=step, desc="train", unit="step", disable=not first)
         )
@@ -225,7 +229,7 @@ def _steps(
             }
             step += 1
             bar.update()
-            if step % config.checkpoint_every == 0 and steps == most and is_good_enough():
+            if step % config.checkpoint_every == 0 and steps == config.steps and is_good_enough():
                 steps = bar.total = config.steps_if_falling_from(step)
             done = Progress(step, steps)
             if first:

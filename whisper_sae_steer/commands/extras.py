@@ -11,7 +11,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "hf": ("transformers",),
     "serve": (
         *("fastapi", "starlette", "uvicorn", "pydantic", "python_multipart"),
-        *("websockets", "prometheus_client", "structlog", "wyoming"),
+        *("h11", "websockets", "prometheus_client", "structlog", "wyoming"),
     ),
 }
 """modules of the extras in ``pyproject.toml``"""

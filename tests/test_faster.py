@@ -34,6 +34,7 @@ from tests.support.real_models import (
     truth,
     vector_pack,
     weights,
+    word_around_sentence,
 )
 from whisper_sae_steer import faster
 from whisper_sae_steer.audio.reading import load_audio
@@ -613,6 +614,19 @@ def test_the_last_word_is_read_with_its_sentence():
     assert [s.end < first["end"] + 1 or s.start > second["start"] - 1 for s in segments] == [True] * len(
         segments
     )
+
+
+@pytest.mark.parametrize("name", ["base", "tiny.en"])
+@pytest.mark.parametrize("pause", [2.5, 4.0, 8.0])
+def test_words_by_themselves_before_and_after_a_sentence_are_read(name: str, pause: float):
+    """Unsteered, base leaves some of them out or says the sentence twice."""
+    model = WhisperModel(name, compute_type="int8", cpu_threads=1)
+    segments, _ = model.transcribe(word_around_sentence(pause), language="en")
+    heard = " ".join(metrics.normalise("".join(segment.text for segment in segments), "en").split())
+    assert heard.startswith("to the station")
+    assert "leaves at noon so please bring the 2 blue boxes" in heard
+    assert heard.endswith("to the station")
+    assert heard.count("station") == 3
 
 
 def test_the_gate_listens_to_a_moment_by_itself(shipped: WhisperModel):

@@ -34,6 +34,7 @@ from tests.support.real_models import (
     truth,
     vector_pack,
     weights,
+    word_around_sentence,
 )
 from tests.support.small_whisper import small_whisper
 from whisper_sae_steer.audio.writing import write_flac
@@ -525,6 +526,14 @@ def test_whispers_default_of_fp16_is_no_warning_on_a_cpu():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_model("tiny.en", "cpu").transcribe(SPEECH, **QUICK)
+
+
+def test_words_by_themselves_before_and_after_a_sentence_are_read(shipped: SteeredWhisper):
+    result = shipped.transcribe(word_around_sentence(4.0), language="en")
+    heard = " ".join(metrics.normalise(result["text"], "en").split())
+    assert heard.startswith("to the station")
+    assert heard.endswith("to the station")
+    assert heard.count("station") == 3
 
 
 def test_speech_after_a_gap_is_read_where_whisper_skips_silence():

@@ -1,9 +1,10 @@
 """faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,10 +35,12 @@ from .steering.ctranslate import (
 )
 from .steering.cuts import (
     WindowCut,
+    WindowPlan,
     content_of,
     plan_window,
     protect_seek_from_word_times,
 )
+from .steering.doubt import Answer
 from .steering.faster_results import (
     Segment,
     TranscriptionInfo,
@@ -49,6 +52,7 @@ from .steering.faster_results import (
 )
 from .steering.filtering import check_filter_risk
 from .steering.language import detect_at_speech
+from .steering.left_out import cut_at_left_out, echoes_text_before
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
@@ -202,12 +206,17 @@ class WhisperModel(faster_whisper.WhisperModel):
         scores, levels = encoded.batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
         plan = plan_window(scores, content_of(features), levels, behind_gap, call.shortest_gap)
         if plan.cut is not None and not plan.cut.seeks_only():
-            encoded = super().encode(_ended_at(features, plan.cut.decode_until))
-        elif plan.cut is None and len(parts) > 1:
+            return self._encode_planned(features, plan, call)
+        if plan.cut is None and len(parts) > 1:
             plan = plan._replace(cut=WindowCut(0, parts[0].end, parts[1].start))
-        encoded.batch = encoded.batch._replace(**plan._asdict())
-        call.results.append(encoded.batch)
-        return encoded
+        return _planned(encoded, features, plan, call)
+
+    def _encode_planned(self, features: np.ndarray, plan: WindowPlan, call: Call) -> EncoderOutput:
+        """A window [n_mels, 3000], encoded as if the audio ended where it is cut."""
+        assert plan.cut is not None
+        encoded = super().encode(_ended_at(features, plan.cut.decode_until))
+        assert isinstance(encoded, SteeredStorage)
+        return _planned(encoded, features, plan, call)
 
     def generate_with_fallback(
         self, encoder_output: EncoderOutput, prompt: list[int], tokenizer: Any, options: Any
@@ -234,9 +243,29 @@ class WhisperModel(faster_whisper.WhisperModel):
         call = current(self.steerer)
         if self.steerer is not None and call is not None and call.options.skip_gaps:
             levels = self.steerer.pack.metadata.levels
+            before, alone = _parts_of(prompt, tokenizer)
+            answer = Answer(_text(tokens, tokenizer), logprob, silence, _text(before, tokenizer))
+            if echoes_text_before(answer, window, levels):
+                return self.generate_with_fallback(encoder_output, alone, tokenizer, options)
+            word_ends = partial(self._word_ends, tokens, window.content, tokenizer, encoder_output)
+            left_out = cut_at_left_out(tokens, window, levels, begin, word_ends)
+            if left_out is not None and encoder_output.mel is not None:
+                plan = WindowPlan(left_out, window.begins_at, window.content)
+                encoded = self._encode_planned(encoder_output.mel, plan, call)
+                return self.generate_with_fallback(encoded, prompt, tokenizer, options)
             tokens, cut = read_on(tokens, window, levels, begin, call.in_excerpt)
         tokens = WindowTokens(tokens, window._replace(cut=cut))
         return Decoded([tokens], silence, result.scores), logprob, temperature, compression
+
+    def _word_ends(
+        self, tokens: list[int], content: int, tokenizer: Any, encoder_output: EncoderOutput
+    ) -> list[float]:
+        """Frames at which the words of a window's tokens end, as cross-attention aligns them."""
+        text = _texts_tokens(tokens, tokenizer)
+        find_alignment: Any = self.find_alignment  # the library's annotation is of one text; it takes several
+        words = find_alignment(tokenizer, [text], encoder_output, MEL_FRAMES_PER_ENCODER_FRAME * content)[0]
+        said = (word for word in words if any(map(str.isalnum, word["word"])))  # no punctuation by itself
+        return [word["end"] * self.tokens_per_second for word in said]
 
     def _split_segments_by_timestamps(
         self, tokenizer: Any, tokens: list[int], *args: Any, **kwargs: Any
@@ -307,11 +336,33 @@ class WhisperModel(faster_whisper.WhisperModel):
         return with_labels(segment, labels)
 
 
+def _planned(encoded: SteeredStorage, features: np.ndarray, plan: WindowPlan, call: Call) -> SteeredStorage:
+    """An encoded window with its plan, and with the log mel [n_mels, 3000] that it is of."""
+    encoded.batch, encoded.mel = encoded.batch._replace(**plan._asdict()), features
+    call.results.append(encoded.batch)
+    return encoded
+
+
 def _ended_at(features: np.ndarray, frame: int) -> np.ndarray:
     """A window's log mel [n_mels, 3000] as if the audio ended at an encoder frame: as the library pads it."""
     ended = features.copy()
     ended[:, MEL_FRAMES_PER_ENCODER_FRAME * frame :] = 0
     return ended
+
+
+def _parts_of(prompt: list[int], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The text before that a window is prompted with, and the prompt without it."""
+    start = prompt.index(tokenizer.sot)
+    return prompt[:start], prompt[start:]
+
+
+def _texts_tokens(tokens: Sequence[int], tokenizer: Any) -> list[int]:
+    """Without timestamps and other special tokens."""
+    return [token for token in tokens if token < tokenizer.eot]
+
+
+def _text(tokens: Sequence[int], tokenizer: Any) -> str:
+    return tokenizer.decode(_texts_tokens(tokens, tokenizer))
 
 
 def _needs_times_of_parts(options: Mapping[str, Any]) -> bool:

@@ -1,17 +1,20 @@
 """openai-whisper with steering: ``load_model(name).transcribe(audio, steer_alpha=1.0)``."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 import whisper
 from torch import Tensor, nn
+from whisper.audio import TOKENS_PER_SECOND
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
+from whisper.timing import find_alignment
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from .audio.ffmpeg import AudioSource, load_as_whisper
@@ -29,12 +32,14 @@ from .steering.batch import SteeredBatch, WindowTemperature
 from .steering.calls import Call, CallOptions, active, current, shows_options_of
 from .steering.cuts import (
     WindowCut,
+    WindowPlan,
     content_of,
     plan_window,
 )
 from .steering.doubt import Answer, resolve_doubt
 from .steering.filtering import check_filter_risk, filter_result
 from .steering.language import detect_at_speech, language_call
+from .steering.left_out import cut_at_left_out, echoes_text_before
 from .steering.openai_library import Transcription, library_transcribe
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
@@ -154,10 +159,7 @@ class SteeredWhisper(Whisper):
 
         def ask(_rows: Sequence[int]) -> list[Answer]:
             asked.append(self._decode_window(call, batch, options, **kwargs))
-            result, prompt = asked[0].result, kwargs.get("prompt", options.prompt) or ""
-            if not isinstance(prompt, str):
-                prompt = self._tokenizer().decode(prompt)
-            return [Answer(result.text, result.avg_logprob, result.no_speech_prob, prompt)]
+            return [self._answer(asked[0].result, options, kwargs)]
 
         def edit_refused(refused: SteeredBatch, _rows: Sequence[int]) -> SteeredBatch:
             heard = _without_gap(mel.half() if options.fp16 else mel, refused.cut)
@@ -168,11 +170,27 @@ class SteeredWhisper(Whisper):
         resolved = resolve_doubt(batch, self.steerer.pack.metadata, ask, edit_refused)
         _keep_batch(mel, resolved)
         if asked and not resolved.window().is_silence():
-            result, cut = asked[0]
+            decoded = asked[0]
         else:
-            result, cut = self._decode_window(call, resolved, options, **kwargs)
-        window = resolved.window()._replace(cut=cut)
+            decoded = self._decode_window(call, resolved, options, **kwargs)
+        window, result = resolved.window(), decoded.result
+        levels = self.steerer.pack.metadata.levels
+        answer = self._answer(result, options, kwargs)
+        if call.options.skip_gaps and echoes_text_before(answer, window, levels):
+            return self.decode(mel, replace(options, **{**kwargs, "prompt": None}))
+        if decoded.left_out is not None:
+            plan = WindowPlan(decoded.left_out, resolved.begins_at, resolved.content)
+            _keep_batch(mel, self._encode_planned(call, mel.half() if options.fp16 else mel, plan))
+            return self.decode(mel, options, **kwargs)
+        window = window._replace(cut=decoded.cut)
         return replace(result, temperature=WindowTemperature(result.temperature, window))
+
+    def _answer(self, result: DecodingResult, options: DecodingOptions, kwargs: Mapping[str, Any]) -> Answer:
+        """A result with the text before, which may be given as tokens."""
+        prompt = kwargs.get("prompt", options.prompt) or ""
+        if not isinstance(prompt, str):
+            prompt = self._tokenizer().decode(prompt)
+        return Answer(result.text, result.avg_logprob, result.no_speech_prob, prompt)
 
     def _decode_all(
         self, call: Call, mel: Tensor, options: DecodingOptions, **kwargs: Any
@@ -200,10 +218,12 @@ class SteeredWhisper(Whisper):
         scores, levels = batch.scores[0].cpu().numpy(), self.steerer.pack.metadata.levels
         plan = plan_window(scores, content_of(mel.float().cpu().numpy()), levels, behind_gap)
         if plan.cut is not None and not plan.cut.seeks_only():
-            batch = self._encode(call, _without_gap(mel, plan.cut))
-        batch = batch._replace(**plan._asdict())
-        call.results.append(batch._replace(frames=None))
-        return batch
+            return self._encode_planned(call, mel, plan)
+        return _planned(batch, plan, call)
+
+    def _encode_planned(self, call: Transcription, mel: Tensor, plan: WindowPlan) -> SteeredBatch:
+        """A window [n_mels, 3000], encoded as if the audio ended where it is cut."""
+        return _planned(self._encode(call, _without_gap(mel, plan.cut)), plan, call)
 
     @torch.no_grad()  # as whisper.decode; a gradient's graph would hold on to mel, which holds the batch
     def _encode(self, call: Call, mel: Tensor) -> SteeredBatch:
@@ -246,11 +266,30 @@ class SteeredWhisper(Whisper):
             result = replace(result, tokens=[], no_speech_prob=0.0)  # or the whole window would be skipped
         if not call.options.skip_gaps or self.steerer is None:
             return _DecodedWindow(result, cut)
-        tokens, cut = read_on(result.tokens, batch.window(), self.steerer.pack.metadata.levels, begin)
-        return _DecodedWindow(replace(result, tokens=tokens), cut)
+        window, levels = batch.window(), self.steerer.pack.metadata.levels
+        word_ends = partial(self._word_ends, result, frames, batch.content, options)
+        left_out = cut_at_left_out(result.tokens, window, levels, begin, word_ends)
+        tokens, cut = read_on(result.tokens, window, levels, begin)
+        return _DecodedWindow(replace(result, tokens=tokens), cut, left_out)
 
-    def _tokenizer(self) -> Tokenizer:
-        return get_tokenizer(self.is_multilingual, num_languages=self.num_languages)
+    def _word_ends(
+        self, result: DecodingResult, frames: Tensor, content: int, options: DecodingOptions
+    ) -> list[float]:
+        """Frames at which a result's words end, as attention to encoder frames [1500, d] aligns them."""
+        tokenizer = self._tokenizer(options)
+        text = [token for token in result.tokens if token < tokenizer.eot]
+        model, mel_frames = cast(Whisper, _ReadsFrames(self)), MEL_FRAMES_PER_ENCODER_FRAME * content
+        words = find_alignment(model, tokenizer, text, frames, mel_frames)
+        said = (word for word in words if any(map(str.isalnum, word.word)))  # no punctuation by itself
+        return [word.end * TOKENS_PER_SECOND for word in said]
+
+    def _tokenizer(self, options: DecodingOptions = DecodingOptions()) -> Tokenizer:  # noqa: B008 (frozen)
+        return get_tokenizer(
+            self.is_multilingual,
+            num_languages=self.num_languages,
+            language=options.language,
+            task=options.task,
+        )
 
     def detect_language(self, mel: Tensor, tokenizer: Any = None) -> Any:
         """``whisper.detect_language``; inside ``transcribe`` of the first speech, steered if asked to."""
@@ -314,6 +353,21 @@ class _DecodedWindow(NamedTuple):
 
     result: DecodingResult
     cut: WindowCut | None
+    left_out: WindowCut | None = None
+    """where the window is to be cut and decoded again, for what was left out"""
+
+
+class _ReadsFrames:
+    """A model as whisper's alignment uses it, but that it is given encoder frames in place of mel."""
+
+    def __init__(self, model: Whisper):
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, frames: Tensor, tokens: Tensor) -> Tensor:
+        return self._model.decoder(tokens, frames)
 
 
 # Whisper decodes the same mel at one temperature after the other: what was encoded of it stays with it.
@@ -331,6 +385,13 @@ def _batch_of(mel: Tensor) -> SteeredBatch | None:
 
 def _keep_batch(mel: Tensor, batch: SteeredBatch) -> None:
     setattr(mel, _BATCH, batch)
+
+
+def _planned(batch: SteeredBatch, plan: WindowPlan, call: Transcription) -> SteeredBatch:
+    """An encoded window with its plan."""
+    batch = batch._replace(**plan._asdict())
+    call.results.append(batch._replace(frames=None))
+    return batch
 
 
 def _without_gap(mel: Tensor, cut: WindowCut | None) -> Tensor:

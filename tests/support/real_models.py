@@ -78,6 +78,15 @@ def one_window(gap: float = 8.0) -> OneWindow:
     return OneWindow(np.concatenate([audio[: start[0]], audio[start[1] :]]), words[0] + words[1], edges)
 
 
+def word_around_sentence(pause: float) -> NDArray[np.float32]:
+    """ "to the station", a pause of faint noise, the sentence that has it, the pause and the words again."""
+    speech, rate = sample("speech"), 16_000
+    words = speech[round(5.15 * rate) : round(5.85 * rate)]
+    noise = np.random.default_rng(1).normal(0, 0.002, round(pause * rate)).astype(np.float32)
+    beside = noise[:rate]
+    return np.concatenate([beside, words, noise, speech, noise, words, beside])
+
+
 def truth(name: str) -> dict[str, Any]:
     return json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
 

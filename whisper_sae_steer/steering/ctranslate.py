@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ctranslate2 import DataType, StorageView
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ..errors import PackError
@@ -42,6 +43,9 @@ class SteeredStorage:
     It has all the attributes of the ``StorageView`` and its array interface. Generating from it may resolve
     doubt, so the batch is that of the moment.
     """
+
+    mel: NDArray[np.float32] | None = None
+    """[n_mels, 3000] of a single window, for those who may want it encoded again"""
 
     def __init__(self, batch: SteeredBatch):
         self.batch = batch

@@ -86,11 +86,11 @@ class Answer(NamedTuple):
         had_time = voiced_frames >= FRAMES_PER_REPEATED_WORD * len(words)
         return had_time and SilenceRule().is_likely(self.avg_logprob)
 
-    def echoes_prompt(self) -> bool:
+    def echoes_prompt(self, least_words: int = ECHO_WORDS) -> bool:
         """Whether it is nothing but words of the text before, which Whisper repeats where it hears none."""
         words, before = words_of(self.text), words_of(self.prompt)
         starts = range(len(before) - len(words) + 1)
-        return len(words) >= ECHO_WORDS and any(before[i : i + len(words)] == words for i in starts)
+        return len(words) >= least_words and any(before[i : i + len(words)] == words for i in starts)
 
     def is_likely(self, stock_texts: Collection[str], no_speech_works: bool = True) -> bool:
         """By each of Whisper's own bounds, and no text that the model writes for any noise, once or again.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..audio.units import WINDOW_FRAMES
 from .batch import SteeredWindow
 from .cuts import PAD_FRAMES, REPLY_FRAMES, WindowCut, places_to_go_on, tokens_that_seek_to
+from .left_out import is_lone, sure_speech
 from .metadata import GateLevels
 
 UNREAD_FRAMES = 40
@@ -44,16 +45,26 @@ def read_on(
     tokens = _beginning_at(tokens, timestamp_begin + window.begins_at, timestamp_begin)
     until = cut.decode_until if cut else window.content
     is_speech = scores[:until] >= levels.threshold
-    left = _before_unread_speech(tokens, is_speech, timestamp_begin)
-    if left is None and (cut is not None or (in_excerpt and window.content < WINDOW_FRAMES)):
-        left = _before_lone_words(tokens, is_speech, timestamp_begin)
-    if left is None and cut is None:
+    lone = [stretch for stretch in sure_speech(scores[:until], levels) if is_lone(stretch)]
+    place = _before_unread_speech(tokens, is_speech, lone, timestamp_begin)
+    if place is None and (cut is not None or (in_excerpt and window.content < WINDOW_FRAMES)):
+        place = _before_last_words(tokens, is_speech, timestamp_begin)
+    if place is None and cut is None:
         return Reading(tokens, None)
-    if left is not None:
-        tokens = tokens[:left]
-        cut = (cut or WindowCut(0, until, until))._replace(resume_at=tokens[-1] - timestamp_begin)
+    if place is not None:
+        tokens = tokens[: place.kept]
+        cut = (cut or WindowCut(0, until, until))._replace(resume_at=place.resume_at)
     assert cut is not None
     return Reading(tokens_that_seek_to(tokens, cut, timestamp_begin), cut)
+
+
+class _Place(NamedTuple):
+    """Where reading goes on inside a window."""
+
+    kept: int
+    """tokens read before it"""
+    resume_at: int
+    """frame at which the next window begins"""
 
 
 def _beginning_at(tokens: Sequence[int], first: int, timestamp_begin: int) -> list[int]:
@@ -64,30 +75,45 @@ def _beginning_at(tokens: Sequence[int], first: int, timestamp_begin: int) -> li
 
 
 def _before_unread_speech(
-    tokens: Sequence[int], is_speech: NDArray[np.bool_], timestamp_begin: int
-) -> int | None:
-    """The number of tokens up to the timestamp after which speech was left out; None if nothing was.
+    tokens: Sequence[int],
+    is_speech: NDArray[np.bool_],
+    lone: Sequence[tuple[int, int]],
+    timestamp_begin: int,
+) -> _Place | None:
+    """The timestamp after which speech was left out: there, or before a lone word; None if nothing was.
 
-    Text that ends without a timestamp may reach to the end. Where the text begins, or ends at once, its times
-    are not to be trusted. From two timestamps at the end the library goes on by itself.
+    Text that ends without a timestamp may reach to the end. Where the text begins, or ends before anybody
+    speaks, its times are not to be trusted. From two timestamps at the end the library goes on by itself.
     """
+
+    def unread(read_until: int, next_text: int) -> int | None:
+        if read_until < PAD_FRAMES or not is_speech[:read_until].any():
+            return None
+        words = [(start, end) for start, end in lone if read_until <= start and end <= next_text]
+        others = int(is_speech[read_until:next_text].sum()) - sum(int(is_speech[a:b].sum()) for a, b in words)
+        if others > UNREAD_FRAMES:
+            return read_until
+        return max(read_until, words[0][0] - PAD_FRAMES) if words else None
+
     read_until = kept = 0
     after_text = False
     for number, token in enumerate(tokens, 1):
         is_time = token >= timestamp_begin
         if is_time and after_text:
             read_until, kept = token - timestamp_begin, number
-        elif is_time and number < len(tokens) and _is_unread(is_speech, read_until, token - timestamp_begin):
-            return kept
+        elif is_time and number < len(tokens):
+            resume_at = unread(read_until, token - timestamp_begin)
+            if resume_at is not None:
+                return _Place(kept, resume_at)
         after_text = not is_time
-    ends_with_time = kept == len(tokens)
-    return kept if ends_with_time and _is_unread(is_speech, read_until, len(is_speech)) else None
+    resume_at = unread(read_until, len(is_speech)) if kept == len(tokens) else None
+    return _Place(kept, resume_at) if resume_at is not None else None
 
 
-def _before_lone_words(
+def _before_last_words(
     tokens: Sequence[int], is_speech: NDArray[np.bool_], timestamp_begin: int
-) -> int | None:
-    """The number of tokens before the last segment, if the library would then read less than a reply.
+) -> _Place | None:
+    """The end of the text before the last segment, if the library would then read less than a reply.
 
     It goes on from the last two timestamps in a row, and may take the word behind them for noise. Read again
     with its segment the word is among others. None where it reads nothing or more, or nothing is before.
@@ -97,9 +123,5 @@ def _before_lone_words(
         return None
     before, last = places[-2:]
     left_over = int(is_speech[tokens[last - 1] - timestamp_begin :].sum())
-    goes_on = tokens[before - 1] - timestamp_begin >= PAD_FRAMES
-    return before if goes_on and 0 < left_over < REPLY_FRAMES else None
-
-
-def _is_unread(is_speech: NDArray[np.bool_], read_until: int, next_text: int) -> bool:
-    return read_until >= PAD_FRAMES and int(is_speech[read_until:next_text].sum()) > UNREAD_FRAMES
+    resume_at = tokens[before - 1] - timestamp_begin
+    return _Place(before, resume_at) if resume_at >= PAD_FRAMES and 0 < left_over < REPLY_FRAMES else None

@@ -48,6 +48,20 @@ NEVER_MEASURED = (
         "HALAS: spans that people marked as hallucinated",
         "`python -m benchmarks.steering.halas TABLE --audio FOLDER --model large-v2 --out OUT`",
     ),
+    (
+        "UrbanSound8K without children playing and street music",
+        "`python -m benchmarks.steering.us8k UrbanSound8K --out OUT`",
+    ),
+    (
+        "the sets of the Open ASR Leaderboard",
+        "`python -m benchmarks.speech.open_asr hf-audio/esb-datasets-test-only-sorted --name ami --out OUT`",
+    ),
+    (
+        "[Hush-Bench](https://huggingface.co/datasets/udgamlabs/hush-bench): what its table's columns are"
+        " is not known to us, so there is no runner",
+        "its clips in a folder for each set, and"
+        " `whisper-sae-steer bench fpr silence/ noise/ music/ --out OUT`",
+    ),
     ("SHALLOW's kinds of hallucination", "`python -m benchmarks.steering.shallow MANIFEST --out OUT`"),
 )
 

@@ -11,12 +11,11 @@ from typing import Any
 import datasets.config
 import huggingface_hub.constants
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from lhotse.recipes import musan as recipe
 from numpy.typing import NDArray
 
+from tests.support.parquet_sets import parquet_set
 from whisper_sae_steer.audio.clips import Clip
 from whisper_sae_steer.audio.reading import load_audio
 from whisper_sae_steer.audio.writing import write_flac, write_wav
@@ -63,28 +62,6 @@ def audio_file(path: Path, seconds: float, pitch: float) -> bytes:
     return path.read_bytes()
 
 
-def repository(folder: Path, configs: dict[str, list[dict[str, Any]]], prefix: str = "") -> str:
-    """A dataset as on the hub: parquet files and a card that says which, and that `audio` is audio."""
-    card = ["---", "configs:"]
-    for config in configs:
-        paths = f"{prefix}{config}/validation-*"
-        card += [f"- config_name: {config}", "  data_files:", "  - split: validation", f"    path: {paths}"]
-    card.append("dataset_info:")
-    for config, rows in configs.items():
-        file = folder / f"{prefix}{config}" / "validation-00000-of-00001.parquet"
-        file.parent.mkdir(parents=True)
-        table = pa.Table.from_pylist(rows)
-        pq.write_table(table, file, row_group_size=4)
-        card += [f"- config_name: {config}", "  features:"]
-        for field in table.schema:
-            dtype = (
-                str(field.type) if field.name != "audio" else "\n      audio:\n        sampling_rate: 16000"
-            )
-            card.append(f"  - name: {field.name}\n    dtype: {dtype}")
-    (folder / "README.md").write_text("\n".join([*card, "---", ""]))
-    return str(folder)
-
-
 @pytest.fixture
 def librispeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
@@ -100,7 +77,7 @@ def librispeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[st
                 "chapter_id": 121123,
                 "id": name,
             })  # fmt: skip
-    place = repository(tmp_path / "librispeech_asr", {"clean": rows})
+    place = parquet_set(tmp_path / "librispeech_asr", "validation", {"clean": rows})
     monkeypatch.setattr(speech, "LIBRISPEECH_REPOSITORY", place)
     return rows
 
@@ -126,7 +103,7 @@ def fleurs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 "language": "a language",
                 "lang_group_id": 0,
             })  # fmt: skip
-    place = repository(tmp_path / "fleurs", configs, "parquet-data/")
+    place = parquet_set(tmp_path / "fleurs", "validation", configs, "parquet-data/")
     monkeypatch.setattr(speech, "FLEURS_REPOSITORY", place)
     monkeypatch.setattr(speech, "LANGUAGES", {"de_de": "de", "ja_jp": "ja"})
 
@@ -323,7 +300,7 @@ def test_other_layouts(tmp_path: Path, archive: Path, monkeypatch: pytest.Monkey
     expected = "is not laid out as expected.*name the other sets"
     row = {"id": "1-2-3", "audio": {"bytes": b"noise", "path": "1-2-3.flac"}, "text": "WORDS"}
     for number, rows in enumerate(({"clean": [row]}, {"other": [row]}, {"clean": [row | {"speaker_id": 1}]})):
-        place = repository(tmp_path / f"changed{number}", rows)
+        place = parquet_set(tmp_path / f"changed{number}", "validation", rows)
         monkeypatch.setattr(speech, "LIBRISPEECH_REPOSITORY", place)
         with pytest.raises(DownloadError, match=expected):
             downloaded("librispeech")

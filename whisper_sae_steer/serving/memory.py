@@ -3,13 +3,12 @@
 import ctypes
 import gc
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 M_ARENA_MAX = -8
 """of glibc's malloc.h"""
 TIDY_SECONDS = 10.0
-"""from the end of work until memory is given back: live sessions end a job each second, and what a request
+"""from the end of a job until memory is given back: live sessions end one each second, and what a request
 held goes a little after its job"""
 
 
@@ -39,15 +38,14 @@ def _glibc(function: str, *arguments: int) -> None:
 
 
 class Tidier:
-    """Gives memory back in a while whenever work is over. Thread-safe."""
+    """Gives memory back a while after it was used, also where there is always work. Thread-safe."""
 
-    def __init__(self, is_idle: Callable[[], bool]):
-        self._is_idle = is_idle
+    def __init__(self) -> None:
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
-    def work_is_over(self) -> None:
-        """Give memory back in a while, unless there is work again by then."""
+    def used(self) -> None:
+        """Some of it was used, and isn't any more."""
         with self._lock:
             if self._timer is None:
                 self._timer = threading.Timer(TIDY_SECONDS, self._tidy)
@@ -57,5 +55,4 @@ class Tidier:
     def _tidy(self) -> None:
         with self._lock:
             self._timer = None
-        if self._is_idle():
-            give_back_memory()
+        give_back_memory()

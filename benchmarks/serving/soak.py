@@ -9,7 +9,7 @@ the server takes a share of one core.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -22,7 +22,7 @@ from .load import outcomes
 from .server import ServerProcess, started
 
 CLIENTS = 3
-SAMPLE_SECONDS = 10.0
+SAMPLE_SECONDS = 1.0
 """between two looks at the memory"""
 WARM_MINUTES = 10.0
 """left out of the slope"""
@@ -43,7 +43,10 @@ def main() -> None:
 
 
 async def soak(server: ServerProcess, minutes: float, share: float) -> dict[str, Any]:
-    """Use the server; outcomes, and the median memory of each minute in MiB."""
+    """Use the server; outcomes, and MiB of memory: median and least of each minute, and their growth.
+
+    The least is what is held: the rest is work in progress.
+    """
     async with httpx.AsyncClient(base_url=server.url, timeout=traffic.PATIENCE_SECONDS) as client:
         cases = await traffic.known_cases(client)
         began, used = time.monotonic(), server.cpu_seconds
@@ -70,30 +73,32 @@ async def soak(server: ServerProcess, minutes: float, share: float) -> dict[str,
         await asyncio.gather(*(use() for _ in range(CLIENTS)))
         watching.cancel()
         taken = server.cpu_seconds - used
+    least = by_minute(memory, np.min)
     return {
         "minutes": minutes,
         "share of a core": round(taken / elapsed(), 2),
         "requests": len(found),
         "outcomes": outcomes(found),
         "faults": sum(traffic.is_fault(outcome) for _, outcome in found),
-        "memory by minute": by_minute(memory),
-        "slope": slope([point for point in memory if point[0] >= WARM_MINUTES]),
+        "memory by minute": by_minute(memory, np.median),
+        "slope": slope(memory),
+        "least memory by minute": least,
+        "slope of the least": slope(list(enumerate(least))),
     }
 
 
-def by_minute(memory: Sequence[tuple[float, float]]) -> list[float]:
-    """Medians of (minute, MiB)."""
+def by_minute(memory: Sequence[tuple[float, float]], of: Callable[[list[float]], Any]) -> list[float]:
+    """Of the (minute, MiB) of each minute."""
     minutes = sorted({int(minute) for minute, _ in memory})
-    return [
-        round(float(np.median([mib for when, mib in memory if int(when) == minute])), 1) for minute in minutes
-    ]
+    return [round(float(of([mib for when, mib in memory if int(when) == minute])), 1) for minute in minutes]
 
 
 def slope(memory: Sequence[tuple[float, float]]) -> float | None:
-    """Least-squares growth of (minute, MiB), MiB in 10 minutes; None of less than two."""
-    if len(memory) < 2:
+    """Least-squares growth of (minute, MiB) once it is warm, MiB in 10 minutes; None of less than two."""
+    warm = [point for point in memory if point[0] >= WARM_MINUTES]
+    if len(warm) < 2:
         return None
-    minutes, mib = np.array(memory).T
+    minutes, mib = np.array(warm).T
     return round(float(np.polyfit(minutes, mib, 1)[0]) * 10, 2)
 
 

@@ -88,5 +88,7 @@ def test_figures() -> None:
     )
     memory: list[Any] = [(minute / 6, 500 + 0.2 * minute / 6) for minute in range(240)]
     assert soak.slope(memory) == pytest.approx(2.0)
-    assert soak.slope(memory[:1]) is None
-    assert soak.by_minute(memory)[0] == pytest.approx(500.1, abs=0.1)
+    cold = [(0.0, 400.0), (9.9, 450.0)]
+    assert soak.slope([*cold, *memory[60:]]) == pytest.approx(2.0)
+    assert soak.slope([*cold, *memory[60:61]]) is None
+    assert soak.by_minute(memory, max)[:2] == pytest.approx([500.2, 500.4], abs=0.05)

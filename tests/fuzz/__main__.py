@@ -27,7 +27,7 @@ def figures(cases: int) -> None:
         "outcomes": dict(sorted(found.outcomes.items())),
         "seconds": round(time.monotonic() - began),
         "longest case": round(max(found.seconds), 1),
-        "memory": {str(number): found.resident.get(min(number, cases - 1)) for number in tenths},
+        "memory": {str(number): found.resident.get(number - 1) for number in tenths},
     }
     print(json.dumps(told, indent=1))
 

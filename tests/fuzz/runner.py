@@ -26,6 +26,7 @@ from typing import Any, TextIO
 import psutil
 
 from whisper_sae_steer.errors import SteerError
+from whisper_sae_steer.serving.memory import give_back_memory, share_one_arena
 
 KINDS = tuple(sorted(module.name for module in iter_modules([str(Path(__file__).with_name("kinds"))])))
 CASE_SECONDS = 10.0
@@ -48,7 +49,7 @@ class Found:
     """kind and seed of each bad case, with the command that tries it again and what went wrong"""
     seconds: list[float] = field(default_factory=list[float])
     resident: dict[int, float] = field(default_factory=dict[int, float])
-    """the child's memory in MiB before the case of that number; empty after a restart"""
+    """the child's memory in MiB after the case of that number; empty after a restart"""
 
 
 def attempt_of(kind: str) -> Attempt:
@@ -120,9 +121,12 @@ def _tail(errors: TextIO) -> str:
 
 def _child(first: int, cases: int, writing: int, kinds: Sequence[str]) -> None:
     faulthandler.enable()
+    share_one_arena()
     process = psutil.Process()
     with os.fdopen(writing, "w", buffering=1) as out:
-        for told in _told(first, cases, kinds):
+        for number, told in enumerate(_told(first, cases, kinds), first):
+            if (number + 1) % 1000 == 0:
+                give_back_memory()  # as the server does; what is left is held
             resident = round(process.memory_info().rss / 2**20, 1)
             out.write(json.dumps({**told, "resident": resident}) + "\n")
 

@@ -29,6 +29,7 @@ from tests.support.serving_parts import (
 )
 from whisper_sae_steer.serving import uploads
 from whisper_sae_steer.serving.config import ServeConfig
+from whisper_sae_steer.serving.memory import give_back_memory
 
 MB = 2**20
 CONFIG = ServeConfig(
@@ -159,7 +160,8 @@ def silent_flac(hours: float, rate: int = 8000) -> bytes:
 
 
 def resident(server: Serving) -> float:
-    """MiB"""
+    """MiB that are held, not free"""
+    give_back_memory()
     text = http.get(server.url + "/metrics").text
     (line,) = (line for line in text.splitlines() if line.startswith("process_resident_memory_bytes "))
     return float(line.split()[1]) / MB

@@ -119,6 +119,7 @@ def test_a_refusal_reaches_clients_that_send_on(
     strict: Serving, head: str, length: int, status: int, kept: bool
 ) -> None:
     head += f"Content-Length: {length}\r\n" + ("" if kept else "Connection: close\r\n")
+    until(lambda: strict.app.state.fleet.uploads.has_free)  # the test before has let go of it
     with open_request(strict, LET_IN + FORM + f"Content-Length: {UNREAD}\r\n"):  # takes the only place
         until(lambda: not strict.app.state.fleet.uploads.has_free)
         with open_request(strict, head) as connection:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any, cast
@@ -151,31 +152,27 @@ def test_nothing_of_a_refused_job_stays_in_memory() -> None:
         gc.enable()
 
 
-def test_memory_is_given_back_when_the_last_job_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    tidied, times = threading.Event(), list[int]()
-
-    def tidy() -> None:
-        times.append(1)
-        tidied.set()
-
-    monkeypatch.setattr(memory, "give_back_memory", tidy)
+def test_memory_is_given_back_a_while_after_jobs_also_while_others_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times: list[float] = []
+    monkeypatch.setattr(memory, "give_back_memory", lambda: times.append(time.monotonic()))
     monkeypatch.setattr(memory, "TIDY_SECONDS", 0.3)
     engine, go = an_engine(workers=2), threading.Event()
 
     async def ask() -> None:
         longer = asyncio.ensure_future(engine.run(go.wait))
-        await soon(lambda: engine._jobs.taken == 1)
-        await engine.run(int)
-        await asyncio.sleep(0.02)
-        assert not tidied.is_set()
+        await asyncio.sleep(0.5)
+        assert not times
+        for count in (1, 2):
+            over = time.monotonic()
+            for _ in range(3):
+                await engine.run(int)
+            await asyncio.sleep(1)
+            assert len(times) == count  # once for all of them
+            assert times[-1] - over > 0.25
         go.set()
         await longer
-        await soon(tidied.is_set)
-        for _ in range(3):  # not more often than it may, but when it may again
-            await engine.run(int)
-        assert times == [1]
-        await asyncio.sleep(0.5)
-        assert times == [1, 1]
 
     asyncio.run(ask())
 

@@ -1,5 +1,6 @@
 """Live sessions over a WebSocket, and what a client may get wrong."""
 
+import gc
 import json
 import time
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from whisper_sae_steer.serving.config import ServeConfig
 from whisper_sae_steer.serving.connections import OPTIONS
 from whisper_sae_steer.serving.engine import ServingEngine
 from whisper_sae_steer.serving.timeline import timeline_of
+from whisper_sae_steer.streaming import StreamingTranscriber
 
 SPEECH = sample("speech")
 PCM = (SPEECH * 32767).astype("<i2").tobytes()
@@ -230,6 +232,23 @@ def test_a_client_that_hangs_up_leaves_nothing_behind(server: Serving):
     with session(server, {}) as connection:
         connection.send('{"type": "end"}')
         assert rest(connection)[-1]["type"] == "end"
+
+
+def test_nor_does_its_session_wait_for_a_garbage_collection(server: Serving):
+    def there() -> int:
+        return sum(isinstance(thing, StreamingTranscriber) for thing in gc.get_objects())
+
+    gc.collect()
+    before = there()
+    gc.disable()
+    try:
+        with session(server, {}) as connection:
+            connection.send(PCM)
+            until(lambda: there() > before)
+            connection.close()
+        until(lambda: there() == before)
+    finally:
+        gc.enable()
 
 
 def test_more_sessions_than_allowed_are_sent_away():

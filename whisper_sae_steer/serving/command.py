@@ -1,6 +1,7 @@
 """The command ``serve``."""
 
 import argparse
+import gc
 import os
 import socket
 from dataclasses import replace
@@ -85,6 +86,7 @@ def _run(app: "FastAPI", config: ServeConfig) -> None:
     from .logs import configure
 
     configure()
+    gc.freeze()  # the model stays: garbage is then found in milliseconds
     uvicorn.run(
         app,
         host=config.host,

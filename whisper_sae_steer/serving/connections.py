@@ -18,8 +18,8 @@ from .sockets import MESSAGE_BYTES
 HEAD_SECONDS = 20.0
 """in which the head of a request must have come: of the first since the connection is there, of further ones
 since the last answer"""
-LINGER_SECONDS = 30.0
-"""after an answer, in which the rest of its request may come"""
+LINGER_SECONDS = 60.0
+"""after an answer, in which the rest of its request may come: as long as an upload may take"""
 LINGER_BYTES = 64 * 2**20
 """of that rest"""
 

@@ -82,8 +82,7 @@ class ServingEngine:
         """how long a job takes, as a running mean"""
         self._sessions = 0
         self.last_used = time.monotonic()
-        jobs = self._jobs  # not the engine, which would keep the model
-        self._tidier = Tidier(lambda: not jobs.taken)
+        self._tidier = Tidier()
         self.closing = False
 
     @property
@@ -163,8 +162,7 @@ class ServingEngine:
         """A job is over, or was dropped."""
         self.last_used = time.monotonic()
         self._jobs.give_back()
-        if not self._jobs.taken:
-            self._tidier.work_is_over()
+        self._tidier.used()
 
     async def draw(
         self, job: Callable[P, Iterable[T]], *args: P.args, **kwargs: P.kwargs

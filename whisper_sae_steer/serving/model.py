@@ -12,6 +12,7 @@ from . import tracing
 from .config import ServeConfig
 from .decoding import decode
 from .engine import checkpoint
+from .memory import share_one_arena
 from .metrics import ModelMetrics
 
 
@@ -46,6 +47,7 @@ class ServedModel(WhisperModel):
 
 def load_model(config: ServeConfig) -> ServedModel:
     """The model that ``config`` names, warm. SteerError if it can't be had."""
+    share_one_arena()  # before there are the model's threads
     with loading(config.model, config.device):
         model = ServedModel(
             config.model,

@@ -1,6 +1,7 @@
 """Replicas of the server on a Ray cluster, kept alive by Ray Serve."""
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
@@ -36,6 +37,7 @@ class Replica:
     async def __init__(self, config: ServeConfig):  # type: ignore[misc]  # Ray awaits it
         configure()
         self._app = create_app(config, load_model(config))
+        gc.freeze()  # as in :mod:`.command`
         self._lifespan = self._app.router.lifespan_context(self._app)
         await self._lifespan.__aenter__()
 

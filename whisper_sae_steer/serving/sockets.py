@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -106,6 +107,18 @@ async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """End tasks, and empty the list and the frames in which they ended.
+
+    Both are in the traceback of what one of them raised, and hold it (`wait_for` does): a session would stay,
+    audio and windows and all, until some garbage collection.
+    """
+    for task in tasks:
+        task.cancel()
+    for raised in await asyncio.gather(*tasks, return_exceptions=True):
+        if raised is not None:
+            traceback.clear_frames(raised.__traceback__)
+    tasks.clear()

@@ -9,7 +9,7 @@ import os
 import random
 import re
 from collections.abc import Generator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +38,8 @@ WORDS = (
     "own",
 )
 MODEL = "no-such-model"
+LOADED_BY_COMMANDS = ("transformers.models.whisper.modeling_whisper", "ray", "onnxruntime")
+"""at their first use; takes seconds, and memory that is no case's"""
 
 
 def attempt(dice: random.Random, folder: Path) -> str:
@@ -75,7 +77,9 @@ def _working_in(folder: Path) -> Generator[None]:
 @cache
 def _parsers() -> dict[tuple[str, ...], argparse.ArgumentParser]:
     """Of all commands, to know their options."""
-    import_module("transformers")  # takes some commands seconds, and more where the machine is busy
+    for name in LOADED_BY_COMMANDS:
+        with suppress(ImportError):  # of an extra
+            import_module(name)
     found: dict[tuple[str, ...], argparse.ArgumentParser] = {}
     for name, entry in COMMANDS.items():
         below = (

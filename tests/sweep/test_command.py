@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import SAMPLES
+from tests.support.real_models import truth
 from tests.support.training_parts import small_recordings, write_wav
 from whisper_sae_steer.cli import main
 from whisper_sae_steer.sae.formats import load_sae
@@ -96,3 +98,32 @@ def test_other_audio_is_a_setting_of_its_own_measured_on_the_same_recordings(tmp
         )
         assert told["n"] == 2
     assert "Differences from the first setting" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_each_reconstruction_costs_downstream(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    manifest, noise = tmp_path / "judged.tsv", write_wav(tmp_path / "hiss.wav", 2, 7)
+    (said,) = truth("speech")["speech"]
+    rows = [("path", "split", "kind", "text"), (str(SAMPLES / "speech.ogg"), "dev", "speech", said["text"])]
+    rows += [(str(noise), "dev", "nonspeech", ""), (str(tmp_path / "missing.wav"), "calib", "music", "")]
+    manifest.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    out = tmp_path / "out"
+    given = ["sweep", *folders, "--out", str(out), *SMALL, "--downstream", str(manifest)]
+    assert main(given) == 0
+    saved = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    for setting in saved["settings"]:
+        for sae in setting["saes"]:
+            cost = sae["downstream"]
+            assert (cost["speech"], cost["nonspeech"], cost["failed"]) == (1, 1, 0)
+            words = cost["wer"]["untouched"]["words"]
+            assert words == len(said["text"].split())
+            assert cost["wer"]["untouched"]["substitutions"] < 3
+            assert cost["wer"]["change"]["value"] > 0.3  # four steps make no SAE
+    printed = capsys.readouterr()
+    assert "WER" in printed.out
+    rows_before = {file: file.read_bytes() for file in (out / "work" / "downstream").rglob("*.jsonl")}
+    assert rows_before
+    assert main(given) == 0
+    assert {file: file.read_bytes() for file in rows_before} == rows_before
+    assert json.loads((out / "sweep.json").read_text(encoding="utf-8")) == saved

@@ -77,6 +77,8 @@ def main(args: argparse.Namespace) -> int:
     judge = _judge(weights, args) if args.downstream else None
     work = args.out / WORK
     print(announced(config, encoder, clips, list(streams.values()), work, args.device), flush=True)
+    if judge:
+        print("What each SAE costs downstream is measured last, and comes on top.", flush=True)
     sources = {
         name: build_store(encoder, clips, work / "-".join(["frames", *filter(None, [name])]), stream, recipe)
         for name, stream in streams.items()

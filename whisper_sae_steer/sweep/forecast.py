@@ -11,7 +11,7 @@ from ..audio.units import WINDOW_FRAMES, WINDOW_SAMPLES
 from ..calibrate.estimate import forecast, seconds_of
 from ..sae.autoencoder import SAE, SAEConfig
 from ..training.config import TrainConfig
-from ..training.encoders import WhisperFrames
+from ..training.encoders import FrameEncoder
 from ..training.quality import measure
 from ..training.stream import StreamConfig, WindowStream, hold_back
 from ..training.trainee import Trainee
@@ -26,7 +26,7 @@ MEASURED_TWICE = 2
 
 
 def announced(
-    config: SweepConfig, encoder: WhisperFrames, clips: Sequence[Clip], streams: Sequence[StreamConfig],
+    config: SweepConfig, encoder: FrameEncoder, clips: Sequence[Clip], streams: Sequence[StreamConfig],
     work: Path, device: str,
 ) -> str:  # fmt: skip
     """What a sweep on each of these streams of the clips will do. ConfigError for a setting that can't be."""

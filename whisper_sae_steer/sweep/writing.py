@@ -22,7 +22,7 @@ def write_json(result: Sweep, path: Path) -> None:
                 "l0": setting.l0,
                 **{f"{name}_share": setting.share(name) for name in ("dead", "dense", "twins")},
                 **{name: setting.shared(name) for name in SharedFeatures._fields},
-                "gate_auc": setting.gate_auc,
+                **{name: getattr(setting, name) for name in ("gate_auc", "wer_change", "fpr_change")},
                 "fvu_of": {domain: setting.domain_fvu(domain) for domain in setting.saes[0].domains},
             },
             "from_first": plain(changes.get((setting.tap, setting.name), {})),

@@ -66,10 +66,8 @@ def main(args: argparse.Namespace) -> int:
     keep_large_blocks()
     vars(args).update({name: getattr(TrainConfig(), name) for name in SKIPPED})
     settings = tuple(every_combination(args, TrainConfig, SEVERAL))
-    recipe, streams = (
-        from_fields(args, FrameRecipe),
-        audios(from_fields(args, StreamConfig), args.other_audio),
-    )
+    recipe = from_fields(args, FrameRecipe)
+    streams = audios(from_fields(args, StreamConfig), args.other_audio)
     clips = read_recordings(args, KINDS)
     weights = resolve(args.model)
     encoder = WhisperFrames(weights, args.taps, args.device)
@@ -80,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     if judge:
         print("What each SAE costs downstream is measured last, and comes on top.", flush=True)
     sources = {
-        name: build_store(encoder, clips, work / "-".join(["frames", *filter(None, [name])]), stream, recipe)
+        name: build_store(encoder, clips, work / (f"frames-{name}" if name else "frames"), stream, recipe)
         for name, stream in streams.items()
     }
     found = {tap: gate_frames(weights, tap, clips, work / "gate") for tap in encoder.taps}

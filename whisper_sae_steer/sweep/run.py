@@ -74,7 +74,6 @@ def sweep(
             )
     groups(teams[AS_GIVEN], source.taps, config.memory_gb)  # or the last would be refused after hours
     ledger = Ledger(out / WORK / LEDGER)
-    members = {member: options for team in teams.values() for member, options in team.items()}
     marks = {
         member: _mark(sources[audio], member, options)
         for audio, team in teams.items()
@@ -82,31 +81,30 @@ def sweep(
     }
     for audio, team in teams.items():
         _train(sources[audio], source, config, team, marks, ledger, out, device)
-    _compare(source, members, marks, ledger, out)
+    _compare(source, marks, ledger, out)
     beside: dict[Member, _Beside] = {}
-    for member in members:
+    for member, mark in marks.items():
         sae = load_sae(_folder(out, member))
         gate, frames = (gates or {}).get(member.tap), (domains or {}).get(member.tap, {})
         beside[member] = _Beside(
-            _gate(ledger, marks[member], sae, gate),
-            _domains(ledger, f"{marks[member]} {source.key}", sae, frames),
+            _gate(ledger, mark, sae, gate),
+            _domains(ledger, f"{mark} {source.key}", sae, frames),
             downstream(sae) if downstream else None,
         )
-    settings = _collected(teams, marks, ledger, beside)
     conditions = {
         "model": source.model,
         "fingerprint": source.fingerprint,
         "source": source.key,
-        "held_back_frames": {m.tap: ledger[marks[m]]["frames"] for m in members},
+        "held_back_frames": {member.tap: ledger[mark]["frames"] for member, mark in marks.items()},
         "gate_frames": {tap: _counts(gate) for tap, gate in (gates or {}).items()},
         "domain_frames": {
-            tap: {domain: len(one) for domain, one in frames.items()}
-            for tap, frames in (domains or {}).items()
+            tap: {name: len(frames) for name, frames in of_tap.items()}
+            for tap, of_tap in (domains or {}).items()
         },
         "seeds": config.seeds,
         "shared": {name: getattr(config.settings[0], name) for name in SHARED},
     }
-    result = Sweep(conditions, settings)
+    result = Sweep(conditions, _collected(teams, marks, ledger, beside))
     write_json(result, out / RESULT)
     return result
 
@@ -133,13 +131,10 @@ def _train(
         (out / WORK / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _compare(
-    source: FrameSource, members: Mapping[Member, TrainConfig], marks: Mapping[Member, str], ledger: Ledger,
-    out: Path,
-) -> None:  # fmt: skip
+def _compare(source: FrameSource, marks: Mapping[Member, str], ledger: Ledger, out: Path) -> None:
     """Keep how far the features of each setting's seeds are the same."""
-    for tap, setting in dict.fromkeys((member.tap, member.setting) for member in members):
-        seeds = _seeds(members, tap, setting)
+    for tap, setting in dict.fromkeys((member.tap, member.setting) for member in marks):
+        seeds = _seeds(marks, tap, setting)
         missing = [pair for pair in combinations(seeds, 2) if _pair(marks, *pair) not in ledger]
         if not missing:
             continue

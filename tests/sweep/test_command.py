@@ -69,7 +69,9 @@ def test_sweep_refuses_nonsense_before_it_encodes(
     assert not (tmp_path / "out").exists()
 
 
-def test_other_audio_is_a_setting_of_its_own_measured_on_the_same_recordings(tmp_path: Path):
+def test_other_audio_is_a_setting_of_its_own_measured_on_the_same_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     for kind, lengths in {"voice": (5, 6, 7), "noise": (6, 7, 8)}.items():
         for i, seconds in enumerate(lengths):
             write_wav(tmp_path / kind / f"{i}.wav", seconds, 10 * seconds + i)
@@ -98,6 +100,11 @@ def test_other_audio_is_a_setting_of_its_own_measured_on_the_same_recordings(tmp
         )
         assert told["n"] == 2
     assert "Differences from the first setting" in (out / "report.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["sweep", *given, "--out", str(out), *options[:-1]]) == 0  # less audio is less to show
+    assert "train:" not in capsys.readouterr().err
+    again = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+    assert [one["saes"] for one in again["settings"]] == [one["saes"] for one in saved["settings"][:-1]]
 
 
 def test_what_each_reconstruction_costs_downstream(

@@ -212,4 +212,4 @@ def _domains(ledger: Ledger, name: str, sae: SAE, frames: Mapping[str, Tensor]) 
     name = f"domains of {name} {sorted(frames)}"
     if frames and name not in ledger:
         ledger.add({name: {domain: list(found) for domain, found in domain_figures(sae, frames).items()}})
-    return {domain: DomainFigures(*found) for domain, found in ledger.get(name, {}).items()}
+    return {domain: DomainFigures(*ledger[name][domain]) for domain in frames}

@@ -9,9 +9,10 @@ import pytest
 from whisper_sae_steer.commands.fields import every_combination
 from whisper_sae_steer.errors import ConfigError
 from whisper_sae_steer.sweep import SweepConfig, command
+from whisper_sae_steer.sweep.audio import audios, change
 from whisper_sae_steer.sweep.config import labels, setting_name
 from whisper_sae_steer.sweep.groups import gigabytes, groups
-from whisper_sae_steer.training import TrainConfig
+from whisper_sae_steer.training import StreamConfig, TrainConfig
 
 BASE = TrainConfig()
 JUMP = replace(BASE, architecture="jumprelu")
@@ -47,9 +48,13 @@ def test_names_tell_what_is_not_usual():
 
 def test_labels_leave_out_what_all_have_in_common():
     settings = [replace(BASE, k=k, lr=1e-3) for k in (25, 50)] + [replace(JUMP, k=25, lr=1e-3)]
-    assert labels(settings) == ["batchtopk k25", "batchtopk k50", "jumprelu k25"]
-    assert labels(settings[:2]) == ["k25", "k50"]
-    assert labels([BASE]) == ["batchtopk k50 x8"]
+    given = [(one, "") for one in settings]
+    assert labels(given) == ["batchtopk k25", "batchtopk k50", "jumprelu k25"]
+    assert labels(given[:2]) == ["k25", "k50"]
+    assert labels([(BASE, "")]) == ["batchtopk k50 x8"]
+    assert labels([(BASE, ""), (BASE, "music0"), (JUMP, "music0")]) == [
+        "batchtopk", "batchtopk music0", "jumprelu music0"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,21 @@ def test_a_setting_that_is_too_large_for_memory():
     members = SweepConfig((BASE, replace(BASE, expansion=512))).members(["tap"])
     with pytest.raises(ConfigError, match=r"x512-tap-seed0 takes \d+\.\d GB, more than 4"):
         groups(members, {"tap": 512}, 4.0)
+
+
+def test_audio_is_changed_as_it_is_written():
+    stream = StreamConfig(speech=2, noise_share=0.5)
+    found = audios(stream, [change("noise_share=0"), change("music=0,sound=0.5")])
+    assert found == {
+        "": stream,
+        "noise_share0": replace(stream, noise_share=0),
+        "music0-sound0.5": replace(stream, music=0, sound=0.5),
+    }
+    with pytest.raises(ConfigError, match="audio with sound1 is the same"):
+        audios(stream, [change("sound=1")])
+
+
+@pytest.mark.parametrize("text", ["", "noise_share", "noise_share=no", "seed=1", "k=2", "music=0,", "a=1=2"])
+def test_changes_that_are_none(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not like noise_share=0"):
+        change(text)

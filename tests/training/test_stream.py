@@ -1,5 +1,6 @@
 """The stream of windows: order, weights, mixing, packing, and going on from any window."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -117,3 +118,26 @@ def test_nothing_to_stream(clips: list[Clip]):
         WindowStream(clips[:1], StreamConfig(noise_share=0.1))
     with pytest.raises(ManifestError, match="none of the audio"):
         next(WindowStream(clips[-1:], StreamConfig()).endless(Position()))
+
+
+@pytest.mark.parametrize("config", [StreamConfig(), StreamConfig(speech=2.5, music=0, seed=4)])
+def test_windows_are_foreseen(clips: list[Clip], config: StreamConfig):
+    stream = WindowStream([one for one in clips if one.path.stem != "broken"], config)
+    assert stream.expected_windows() == len(list(stream.epoch(Position())))
+
+
+def test_a_share_of_each_domains_recordings(clips: list[Clip]):
+    many = [
+        replace(clip(Path(f"{kind}{i}.wav"), kind), source=f"source{i % 3}")
+        for kind, count in (("speech", 20), ("music", 5), ("nonspeech", 1))
+        for i in range(count)
+    ]
+    half, fewer = (WindowStream(many, StreamConfig(audio_share=share)) for share in (0.5, 0.2))
+    kinds = [one.kind for one in half.order(0)]
+    assert [kinds.count(kind) for kind in ("speech", "music", "nonspeech")] == [10, 3, 1]
+    assert {one.key for one in fewer.clips} < {one.key for one in half.clips}
+    noises = {one.path for one in half.clips if one.kind != "speech"}
+    assert set(half._noises) == noises
+    for share in (0, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match="audio_share"):
+            StreamConfig(audio_share=share)

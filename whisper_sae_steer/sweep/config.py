@@ -39,23 +39,24 @@ class SweepConfig:
         if twice := _repeated([setting_name(config) for config in used]):
             raise ConfigError(f"two settings have the name {twice[0]}: they differ by too little")
 
-    def members(self, taps: Sequence[str]) -> dict[Member, TrainConfig]:
-        """Every SAE of the sweep with its options, tap by tap; ``taps`` are those of the source."""
+    def members(self, taps: Sequence[str], audio: str = "") -> dict[Member, TrainConfig]:
+        """Every SAE on one audio with its options, tap by tap; ``taps`` are those of the source."""
         return {
-            Member(tap, seed, setting_name(config)): config
+            Member(tap, seed, setting_name(config, audio)): config
             for tap in self.taps or taps
             for config in self.settings
             for seed in self.seeds
         }
 
 
-def setting_name(config: TrainConfig) -> str:
+def setting_name(config: TrainConfig, audio: str = "") -> str:
     """Name of a setting, also its folder's: the same whatever else a sweep holds."""
-    return "-".join(setting_parts(config))
+    return "-".join(setting_parts(config, audio))
 
 
-def setting_parts(config: TrainConfig) -> list[str]:
-    """``batchtopk``, ``k50``, ``x8``, and what is not as it is by default; not what ``SHARED`` names."""
+def setting_parts(config: TrainConfig, audio: str = "") -> list[str]:
+    """``batchtopk``, ``k50``, ``x8``, what is not as it is by default, and audio that is not the sweep's own;
+    not what ``SHARED`` names."""
     used, usual = asdict(_used(config)), asdict(TrainConfig())
     size = f"d{config.d_sae}" if config.d_sae else f"x{config.expansion}"
     rest = [name for name in used if name not in ("architecture", "k", "d_sae", "expansion", *SHARED)]
@@ -64,12 +65,13 @@ def setting_parts(config: TrainConfig) -> list[str]:
         f"k{config.k}",
         size,
         *(name + _short(used[name]) for name in rest if used[name] != usual[name]),
+        *([audio] if audio else []),
     ]
 
 
-def labels(configs: Sequence[TrainConfig]) -> list[str]:
-    """Short names of settings: without what all of them have in common."""
-    parts = [setting_parts(config) for config in configs]
+def labels(settings: Sequence[tuple[TrainConfig, str]]) -> list[str]:
+    """Short names of settings, each options and audio: without what all of them have in common."""
+    parts = [setting_parts(*setting) for setting in settings]
     common = set(parts[0]).intersection(*parts) if len(parts) > 1 else set[str]()
     return [" ".join(part for part in one if part not in common) for one in parts]
 

@@ -44,17 +44,24 @@ class GateFrames(NamedTuple):
     """tells them from others"""
 
 
+def clips_of_gates(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Those that gates are fitted on, and those of the recordings held back that they are judged on."""
+    return [select(part, CLIPS_A_CLASS) for part in hold_back(clips)]
+
+
 def gate_frames(weights: Weights, tap: str, clips: Sequence[Clip], work: Path) -> GateFrames | None:
-    """A few frames of some of the clips; None unless speech and the rest are in both parts.
+    """A few frames of some of the clips; None unless speech and the rest are heard in both parts.
 
     Frames of speech are those in which a voice activity detector hears it; its pauses are left out. Encoded
     windows are kept below ``work``.
     """
-    parts = [select(part, CLIPS_A_CLASS) for part in hold_back(clips)]
+    parts = clips_of_gates(clips)
     if any({clip.kind == "speech" for clip in part} != {True, False} for part in parts):
         return None
     encoder = WindowEncoder(weights, tap)
     fitted, held_back = (_labelled(encoder, part, work / tap) for part in parts)
+    if any(part.is_speech.all() or not part.is_speech.any() for part in (fitted, held_back)):
+        return None
     names = [[clip.key for clip in part] for part in parts]
     return GateFrames(fitted, held_back, digest([weights.fingerprint, weights.encoder_mark, tap, names]))
 

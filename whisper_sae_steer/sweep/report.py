@@ -9,13 +9,16 @@ from typing import Any
 from ..reports.page import aligned, heading, image, paragraph, percent, points, table, write_page
 from ..reports.plots import OTHER_COLOUR, OURS_COLOUR, colours, legend
 from ..training.quality import TWIN_COSINE
+from ..training.stream import DOMAINS
 from .config import setting_parts
+from .differences import SeedDifference, differences
 from .results import Sweep, SweptSetting, frontier, verdict
 
 _MEANING = (
     "FVU: fraction of variance unexplained on recordings held back; L0: active features a frame at the"
     " inference threshold. On the frontier (✓): no other setting of the tap leaves less unexplained with no"
     " more active features, or as much with fewer. Figures are means over the seeds.",
+    "FVU speech, music, sound: the same on those frames alone, of their own variance.",
     "Dead: features that fired on none of these frames; dense: on more than a tenth of them; twins: with a"
     f" decoder row whose cosine to another's is above {TWIN_COSINE:g}.",
     "Found again: share of live features whose best match in the SAE of another seed fires on the same"
@@ -27,6 +30,12 @@ _MEANING = (
     " time.",
     "WER, FPR_text: change against the untouched model with the SAE's reconstruction in place of every"
     " frame, mean over the seeds.",
+)
+
+_DIFFERENCES = (
+    "Mean over the seeds, or pairs of seeds, of the difference seed by seed, 95% interval by Student's t; *:"
+    " it leaves 0 out. It tells how far seeds of the SAEs scatter, not how far other recordings would. Pairs"
+    " of seeds share seeds, so that their interval is too narrow."
 )
 
 
@@ -44,6 +53,10 @@ def write_html(result: Sweep, path: Path) -> None:
         body += [heading(name), image(partial(_plot_tradeoff, result.at(tap)), name, 4)]
     body += [heading("Settings"), table(*_summary(result))]
     body += [paragraph(text, small=True) for text in _MEANING]
+    head, rows = _differences(result)
+    if rows:
+        body += [heading("Differences from the first setting"), table(head, rows)]
+        body.append(paragraph(_DIFFERENCES, small=True))
     if any(setting.pairs for setting in result.settings):
         height = 1 + 0.25 * len(result.settings)
         body += [
@@ -67,6 +80,7 @@ def _summary(result: Sweep) -> tuple[Sequence[str], list[list[str]]]:
         ("SAEs", lambda s: str(len(s.saes))),
         ("features", lambda s: str(s.saes[0].features)),
         ("FVU", lambda s: f"{s.fvu:.4f}"),
+        *((f"FVU {domain}", partial(_domain_fvu, domain)) for domain in DOMAINS.values()),
         ("L0", lambda s: f"{s.l0:.1f}"),
         ("dead", lambda s: percent(s.share("dead"))),
         ("dense", lambda s: percent(s.share("dense"))),
@@ -86,6 +100,27 @@ def _summary(result: Sweep) -> tuple[Sequence[str], list[list[str]]]:
     return [head for head, _ in known], [
         list(row) for row in zip(*(cells for _, cells in known), strict=True)
     ]
+
+
+def _domain_fvu(domain: str, setting: SweptSetting) -> str:
+    fvu = setting.domain_fvu(domain)
+    return "–" if fvu is None else f"{fvu:.4f}"
+
+
+def _differences(result: Sweep) -> tuple[Sequence[str], list[list[str]]]:
+    """A row for each setting but a tap's first; an interval that leaves 0 out is marked."""
+    found = differences(result)
+    names = list(dict.fromkeys(name for _, told in found for name in told))
+    rows = [
+        [_name(result, setting), *(_in_words(told.get(name)) for name in names)] for setting, told in found
+    ]
+    return ["setting", *(name.replace("_", " ") for name in names)], rows
+
+
+def _in_words(one: SeedDifference | None) -> str:
+    if one is None:
+        return "–"
+    return f"{one.value:+.4f} [{one.low:+.4f}, {one.high:+.4f}]{' *' if one.differs else ''}"
 
 
 def _saes(result: Sweep) -> tuple[Sequence[str], list[list[str]]]:
@@ -123,7 +158,9 @@ def _plot_tradeoff(settings: Sequence[SweptSetting], figure: Any) -> None:
     axes = figure.subplots()
     lines: dict[tuple[str, ...], list[SweptSetting]] = defaultdict(list)
     for setting in settings:
-        lines[tuple(part for part in setting_parts(setting.config) if part != _k(setting))].append(setting)
+        lines[
+            tuple(part for part in setting_parts(setting.config, setting.audio) if part != _k(setting))
+        ].append(setting)
     common = set.intersection(*map(set, lines)) if len(lines) > 1 else set[str]()
     for (parts, members), colour in zip(lines.items(), colours(len(lines)), strict=True):
         members.sort(key=lambda setting: setting.l0)

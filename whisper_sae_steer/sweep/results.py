@@ -1,15 +1,12 @@
 """What a sweep found: figures of every SAE and setting, those on the frontier, and the verdict."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ..analysis.results import plain
-from ..files import write_text
 from ..training.config import TrainConfig
 from ..training.downstream import Downstream
+from .audio import DomainFigures
 from .features import SharedFeatures
 
 
@@ -27,6 +24,8 @@ class SweptSAE(NamedTuple):
     twins: int
     gate_auc: float | None
     """None if it was not measured"""
+    domains: Mapping[str, DomainFigures]
+    """figures on each domain's frames alone; none if they were not measured"""
     downstream: Downstream | None
     """None if it was not measured"""
 
@@ -39,6 +38,8 @@ class SweptSetting(NamedTuple):
     """without what all settings of the sweep have in common"""
     tap: str
     config: TrainConfig
+    audio: str
+    """what is other in the audio; "" for the sweep's own"""
     saes: tuple[SweptSAE, ...]
     pairs: tuple[SharedFeatures, ...]
     """of each two of its SAEs; none with one seed"""
@@ -50,6 +51,10 @@ class SweptSetting(NamedTuple):
     @property
     def l0(self) -> float:
         return fmean(sae.l0 for sae in self.saes)
+
+    def domain_fvu(self, domain: str) -> float | None:
+        """FVU on one domain's frames: speech, music or sound."""
+        return _mean([sae.domains[domain].fvu if domain in sae.domains else None for sae in self.saes])
 
     def share(self, name: str) -> float:
         """Of its features those that are ``dead``, ``dense`` or ``twins``."""
@@ -121,27 +126,6 @@ def verdict(result: Sweep) -> str:
         )
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
-
-
-def write_json(result: Sweep, path: Path) -> None:
-    """All figures, their means, and the conditions."""
-    best = result.best
-    settings = [
-        {
-            **plain(setting),
-            "mean": {
-                "fvu": setting.fvu,
-                "l0": setting.l0,
-                **{f"{name}_share": setting.share(name) for name in ("dead", "dense", "twins")},
-                **{name: setting.shared(name) for name in SharedFeatures._fields},
-                "gate_auc": setting.gate_auc,
-            },
-            "on_frontier": setting in best,
-        }
-        for setting in result.settings
-    ]
-    found = {"verdict": verdict(result), "conditions": plain(result.conditions), "settings": settings}
-    write_text(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,12 +1,13 @@
 """A sweep: SAEs trained in groups, measured on frames held back, compared; it goes on where it stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import CalibrationError
@@ -18,16 +19,26 @@ from ..training.saving import save_trained
 from ..training.source import FrameSource
 from ..training.trainee import Member
 from ..training.trainer import CHECKPOINT, SHARED, check_team, taps_of, train_team
-from .config import SweepConfig, labels, setting_name
+from .audio import AS_GIVEN, DomainFigures, domain_figures
+from .config import SweepConfig, labels
 from .features import SharedFeatures, first_frames, shared_features, sparse_features
 from .gate import GateFrames, gate_auc
 from .groups import Team, groups
 from .ledger import Ledger, digest
-from .results import Sweep, SweptSAE, SweptSetting, write_json
+from .results import Sweep, SweptSAE, SweptSetting
+from .writing import write_json
 
 WORK, LEDGER, RESULT = "work", "ledger.json", "sweep.json"
 MEASURED = ("fvu", "l0", "features", "dead", "dense", "twins", "frames")
 """fields of a Quality that are kept"""
+
+
+class _Beside(NamedTuple):
+    """What is measured of an SAE beside its quality."""
+
+    gate_auc: float | None
+    domains: dict[str, DomainFigures]
+    downstream: Downstream | None
 
 
 def sweep(
@@ -37,44 +48,72 @@ def sweep(
     gates: Mapping[str, GateFrames] | None = None,
     downstream: Callable[[SAE], Downstream] | None = None,
     device: str | torch.device = "cpu",
+    others: Mapping[str, FrameSource] | None = None,
+    domains: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> Sweep:
     """Train every setting at every tap from every seed, measure and compare; write ``out/sweep.json``.
 
     SAEs are written to ``out/SETTING/TAP/seedN``, in SAELens v6 layout; each is the one that
-    :func:`~whisper_sae_steer.training.train` makes of its options. ``gates``, by tap, have a gate's AUC
-    measured, ``downstream`` WER and FPR of the reconstruction. Stopped, the same call goes on to the bit: a
-    group that was finished isn't trained again, nor is an SAE that another sweep into ``out`` has trained.
+    :func:`~whisper_sae_steer.training.train` makes of its options. ``others``, by name, are frames of other
+    audio: every setting is trained on them, too, and measured on what ``source`` holds back, as those must.
+    ``gates``, by tap, have a gate's AUC measured, ``domains``, by tap and name, each domain's frames [N, d]
+    on their own, ``downstream`` WER and FPR of the reconstruction. Stopped, the same call goes on to the bit:
+    a group that was finished isn't trained again, nor is an SAE that another sweep into ``out`` has trained.
     ConfigError for settings that can't be had, CalibrationError if no recording is held back, before any
     work.
     """
-    members = config.members(list(source.taps))
-    check_team(source, members)
-    for tap in taps_of(members):
+    taps = list(source.taps)
+    sources = {AS_GIVEN: source, **(others or {})}
+    teams = {audio: config.members(taps, audio) for audio in sources}
+    for audio, team in teams.items():
+        check_team(sources[audio], team)
+    for tap in taps_of(teams[AS_GIVEN]):
         if next(source.held_back_frames(tap), None) is None:
             raise CalibrationError(
                 "settings are compared on recordings held back, and there are none; give more"
             )
-    groups(members, source.taps, config.memory_gb)  # or the last would be refused after hours
+    groups(teams[AS_GIVEN], source.taps, config.memory_gb)  # or the last would be refused after hours
     ledger = Ledger(out / WORK / LEDGER)
-    marks = {member: _mark(source, member, options) for member, options in members.items()}
-    _train(source, config, members, marks, ledger, out, device)
-    _compare(source, members, marks, ledger, out)
-    for member in members:
-        gate = (gates or {}).get(member.tap)
-        name = _gate(marks[member], gate)
-        if gate is not None and name not in ledger:
-            ledger.add({name: gate_auc(load_sae(_folder(out, member)), gate)})
-    costs = {member: downstream(load_sae(_folder(out, member))) if downstream else None for member in members}
-    result = _collected(source, config, members, marks, ledger, costs, gates or {})
+    marks = {
+        member: _mark(sources[audio], member, options)
+        for audio, team in teams.items()
+        for member, options in team.items()
+    }
+    for audio, team in teams.items():
+        _train(sources[audio], source, config, team, marks, ledger, out, device)
+    _compare(source, marks, ledger, out)
+    beside: dict[Member, _Beside] = {}
+    for member, mark in marks.items():
+        sae = load_sae(_folder(out, member))
+        gate, frames = (gates or {}).get(member.tap), (domains or {}).get(member.tap, {})
+        beside[member] = _Beside(
+            _gate(ledger, mark, sae, gate),
+            _domains(ledger, f"{mark} {source.key}", sae, frames),
+            downstream(sae) if downstream else None,
+        )
+    conditions = {
+        "model": source.model,
+        "fingerprint": source.fingerprint,
+        "source": source.key,
+        "held_back_frames": {member.tap: ledger[mark]["frames"] for member, mark in marks.items()},
+        "gate_frames": {tap: _counts(gate) for tap, gate in (gates or {}).items()},
+        "domain_frames": {
+            tap: {name: len(frames) for name, frames in of_tap.items()}
+            for tap, of_tap in (domains or {}).items()
+        },
+        "seeds": config.seeds,
+        "shared": {name: getattr(config.settings[0], name) for name in SHARED},
+    }
+    result = Sweep(conditions, _collected(teams, marks, ledger, beside))
     write_json(result, out / RESULT)
     return result
 
 
 def _train(
-    source: FrameSource, config: SweepConfig, members: Mapping[Member, TrainConfig],
+    source: FrameSource, judge: FrameSource, config: SweepConfig, members: Mapping[Member, TrainConfig],
     marks: Mapping[Member, str], ledger: Ledger, out: Path, device: str | torch.device,
 ) -> None:  # fmt: skip
-    """Train and save what isn't there, a group at a time."""
+    """Train and save what isn't there, a group at a time; quality is that on what ``judge`` holds back."""
     waiting = {
         member: options
         for member, options in members.items()
@@ -86,19 +125,16 @@ def _train(
         figures: dict[str, Any] = {}
         for one in train_team(source, team, out / WORK, device):
             ledger.forget(f"{one.member.name} ")  # another source's, whose folder this one takes
-            quality = asdict(save_trained(one, source, _folder(out, one.member)))
+            quality = asdict(save_trained(one, judge, _folder(out, one.member)))
             figures[marks[one.member]] = {name: quality[name] for name in MEASURED}
         ledger.add(figures)
         (out / WORK / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _compare(
-    source: FrameSource, members: Mapping[Member, TrainConfig], marks: Mapping[Member, str], ledger: Ledger,
-    out: Path,
-) -> None:  # fmt: skip
+def _compare(source: FrameSource, marks: Mapping[Member, str], ledger: Ledger, out: Path) -> None:
     """Keep how far the features of each setting's seeds are the same."""
-    for tap, setting in dict.fromkeys((member.tap, member.setting) for member in members):
-        seeds = _seeds(members, tap, setting)
+    for tap, setting in dict.fromkeys((member.tap, member.setting) for member in marks):
+        seeds = _seeds(marks, tap, setting)
         missing = [pair for pair in combinations(seeds, 2) if _pair(marks, *pair) not in ledger]
         if not missing:
             continue
@@ -109,41 +145,29 @@ def _compare(
 
 
 def _collected(
-    source: FrameSource, config: SweepConfig, members: Mapping[Member, TrainConfig],
-    marks: Mapping[Member, str], ledger: Ledger, costs: Mapping[Member, Downstream | None],
-    gates: Mapping[str, GateFrames],
-) -> Sweep:  # fmt: skip
-    """All that was measured, setting by setting."""
-    short = {
-        setting_name(c): label for c, label in zip(config.settings, labels(config.settings), strict=True)
+    teams: Mapping[str, Mapping[Member, TrainConfig]], marks: Mapping[Member, str], ledger: Ledger,
+    beside: Mapping[Member, _Beside],
+) -> tuple[SweptSetting, ...]:  # fmt: skip
+    """All that was measured, setting by setting at each tap."""
+    made_of = {
+        member.setting: (options, audio) for audio, team in teams.items() for member, options in team.items()
     }
+    short = dict(zip(made_of, labels(list(made_of.values())), strict=True))
     settings: list[SweptSetting] = []
-    for tap, setting in dict.fromkeys((member.tap, member.setting) for member in members):
-        seeds = _seeds(members, tap, setting)
+    for tap, setting in product(taps_of(marks), made_of):
+        seeds, (options, audio) = _seeds(marks, tap, setting), made_of[setting]
         saes = [
             SweptSAE(
                 member.seed,
                 _folder(Path(), member).as_posix(),
                 **{name: ledger[marks[member]][name] for name in MEASURED if name != "frames"},
-                gate_auc=ledger.get(_gate(marks[member], gates.get(tap))),
-                downstream=costs[member],
+                **beside[member]._asdict(),
             )
             for member in seeds
         ]
         pairs = [SharedFeatures(*ledger[_pair(marks, a, b)]) for a, b in combinations(seeds, 2)]
-        settings.append(
-            SweptSetting(setting, short[setting], tap, members[seeds[0]], tuple(saes), tuple(pairs))
-        )
-    conditions = {
-        "model": source.model,
-        "fingerprint": source.fingerprint,
-        "source": source.key,
-        "held_back_frames": {m.tap: ledger[marks[m]]["frames"] for m in members},
-        "gate_frames": {tap: _counts(gate) for tap, gate in gates.items()},
-        "seeds": config.seeds,
-        "shared": {name: getattr(config.settings[0], name) for name in SHARED},
-    }
-    return Sweep(conditions, tuple(settings))
+        settings.append(SweptSetting(setting, short[setting], tap, options, audio, tuple(saes), tuple(pairs)))
+    return tuple(settings)
 
 
 def _counts(gate: GateFrames) -> dict[str, int]:
@@ -153,7 +177,7 @@ def _counts(gate: GateFrames) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _seeds(members: Mapping[Member, TrainConfig], tap: str, setting: str) -> list[Member]:
+def _seeds(members: Iterable[Member], tap: str, setting: str) -> list[Member]:
     return [member for member in members if (member.tap, member.setting) == (tap, setting)]
 
 
@@ -175,5 +199,17 @@ def _pair(marks: Mapping[Member, str], a: Member, b: Member) -> str:
     return f"{marks[a]} and {marks[b]}"
 
 
-def _gate(mark: str, gate: GateFrames | None) -> str:
-    return f"gate of {mark} {gate.key}" if gate else ""
+def _gate(ledger: Ledger, mark: str, sae: SAE, gate: GateFrames | None) -> float | None:
+    if gate is None:
+        return None
+    name = f"gate of {mark} {gate.key}"
+    if name not in ledger:
+        ledger.add({name: gate_auc(sae, gate)})
+    return ledger[name]
+
+
+def _domains(ledger: Ledger, name: str, sae: SAE, frames: Mapping[str, Tensor]) -> dict[str, DomainFigures]:
+    name = f"domains of {name} {sorted(frames)}"
+    if frames and name not in ledger:
+        ledger.add({name: {domain: list(found) for domain, found in domain_figures(sae, frames).items()}})
+    return {domain: DomainFigures(*ledger[name][domain]) for domain in frames}

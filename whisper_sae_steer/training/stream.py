@@ -4,6 +4,7 @@ Every random choice depends only on the seed and a position, never on what was d
 stream can be taken up at any window without decoding the ones before it.
 """
 
+import math
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..audio.clips import KIND_WORDS, Clip
+from ..audio.clips import KIND_WORDS, Clip, spread
 from ..audio.mixing import mix
-from ..audio.reading import load_audio
+from ..audio.reading import audio_seconds, load_audio
 from ..audio.units import SAMPLE_RATE, WINDOW_SAMPLES
 from ..errors import AudioError, ConfigError, ManifestError
 
@@ -44,6 +45,8 @@ class StreamConfig:
     """lowest signal-to-noise ratio of such mixtures, dB"""
     snr_high: float = 20.0
     """highest, dB"""
+    audio_share: float = 1.0
+    """share of each domain's recordings that is trained on, of all sources and classes alike"""
     seed: int = 0
     """of the order, the mixtures and how windows are filled"""
 
@@ -52,6 +55,8 @@ class StreamConfig:
             raise ConfigError("domain weights must be at least 0, and the share of noise from 0 to 1")
         if self.snr_low > self.snr_high:
             raise ConfigError(f"the lowest SNR, {self.snr_low} dB, is above the highest, {self.snr_high}")
+        if not 0 < self.audio_share <= 1:
+            raise ConfigError(f"audio_share must be above 0 and at most 1, not {self.audio_share}")
 
 
 class Position(NamedTuple):
@@ -85,6 +90,15 @@ def hold_back(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
     )
 
 
+def part_of(clips: Sequence[Clip], share: float) -> list[Clip]:
+    """A share of each domain's recordings, at least one; a smaller share's are among a larger one's."""
+    kept: set[Path] = set()
+    for kind in DOMAINS:
+        domain = spread([clip for clip in clips if clip.kind == kind])
+        kept |= {clip.path for clip in domain[: math.ceil(share * len(domain))]}
+    return [clip for clip in clips if clip.path in kept]
+
+
 class WindowStream:
     """Windows of at most 30 s from clips, epoch after epoch in another order.
 
@@ -94,10 +108,10 @@ class WindowStream:
     """
 
     def __init__(self, clips: Sequence[Clip], config: StreamConfig):
-        self.clips = clips
+        self.clips = part_of(clips, config.audio_share)
         self.config = config
-        self._noises = [clip.path for clip in clips if clip.kind != "speech"]
-        if not any(self._weight(clip) for clip in clips):
+        self._noises = [clip.path for clip in self.clips if clip.kind != "speech"]
+        if not any(self._weight(clip) for clip in self.clips):
             raise ManifestError("no audio to stream: no clip is of a domain with a weight above 0")
         if config.noise_share and not self._noises:
             raise ManifestError("no sound or music to mix into the speech; add some, or set noise_share to 0")
@@ -133,6 +147,20 @@ class WindowStream:
             if not found and start.window == 0:
                 raise ManifestError("none of the audio files could be read")
             start = Position(start.epoch + 1)
+
+    def expected_windows(self) -> int:
+        """How many windows the first epoch has, by the lengths that manifests or headers tell."""
+        count, filled, fill = 0, 0, self._fill(Position())
+        for clip in self.order(0):
+            seconds = audio_seconds(clip.path) if clip.seconds is None else clip.seconds
+            left = round(seconds * SAMPLE_RATE)
+            while left > 0:
+                piece = min(left, WINDOW_SAMPLES)
+                if filled and filled + piece > fill:
+                    count, filled = count + 1, 0
+                    fill = self._fill(Position(0, count))
+                filled, left = filled + piece, left - piece
+        return count + bool(filled)
 
     def _weight(self, clip: Clip) -> float:
         return getattr(self.config, DOMAINS[clip.kind])

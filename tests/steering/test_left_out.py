@@ -60,6 +60,7 @@ def test_a_word_that_is_not_sure_is_not_passed_over():
     [
         scores((150, 190), SENTENCE),  # no pause
         scores((50, 55), SENTENCE),  # a click
+        scores((0, 40), SENTENCE),  # read before, but for its end
         np.maximum(scores(SENTENCE), scores(WORD, level=5.0)),  # it may be noise
     ],
 )

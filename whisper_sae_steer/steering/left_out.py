@@ -48,7 +48,7 @@ def cut_at_left_out(
     """
     until = window.cut.decode_until if window.cut else window.content
     scores = window.scores[:until].cpu().numpy()
-    stretches = sure_speech(scores, levels)
+    stretches = [s for s in sure_speech(scores, levels) if is_lone(s) or s[1] - s[0] >= REPLY_FRAMES]
     doubtful = {
         stretch
         for text in _texts(tokens, timestamp_begin, until)

@@ -52,7 +52,7 @@ from .steering.faster_results import (
 )
 from .steering.filtering import check_filter_risk
 from .steering.language import detect_at_speech
-from .steering.left_out import cut_at_left_out, echoes_text_before
+from .steering.left_out import cut_at_left_out, misled_by_text_before
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
@@ -245,7 +245,7 @@ class WhisperModel(faster_whisper.WhisperModel):
             levels = self.steerer.pack.metadata.levels
             before, alone = _parts_of(prompt, tokenizer)
             answer = Answer(_text(tokens, tokenizer), logprob, silence, _text(before, tokenizer))
-            if echoes_text_before(answer, window, levels):
+            if misled_by_text_before(answer, window, levels):
                 return self.generate_with_fallback(encoder_output, alone, tokenizer, options)
             word_ends = partial(self._word_ends, tokens, window.content, tokenizer, encoder_output)
             left_out = cut_at_left_out(tokens, window, levels, begin, word_ends)

@@ -39,7 +39,7 @@ from .steering.cuts import (
 from .steering.doubt import Answer, resolve_doubt
 from .steering.filtering import check_filter_risk, filter_result
 from .steering.language import detect_at_speech, language_call
-from .steering.left_out import cut_at_left_out, echoes_text_before
+from .steering.left_out import cut_at_left_out, misled_by_text_before
 from .steering.openai_library import Transcription, library_transcribe
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
@@ -176,7 +176,7 @@ class SteeredWhisper(Whisper):
         window, result = resolved.window(), decoded.result
         levels = self.steerer.pack.metadata.levels
         answer = self._answer(result, options, kwargs)
-        if call.options.skip_gaps and echoes_text_before(answer, window, levels):
+        if call.options.skip_gaps and misled_by_text_before(answer, window, levels):
             return self.decode(mel, replace(options, **{**kwargs, "prompt": None}))
         if decoded.left_out is not None:
             plan = WindowPlan(decoded.left_out, resolved.begins_at, resolved.content)

@@ -10,11 +10,12 @@ from tests.support.window_tokens import BEGIN, scores, split
 from whisper_sae_steer.steering.batch import SteeredWindow, Verdict
 from whisper_sae_steer.steering.cuts import WindowCut
 from whisper_sae_steer.steering.doubt import Answer
-from whisper_sae_steer.steering.left_out import cut_at_left_out, echoes_text_before
+from whisper_sae_steer.steering.left_out import cut_at_left_out, misled_by_text_before
 from whisper_sae_steer.steering.unread import read_on
 
 LEVELS = small_pack(threshold=4.0, ramp=1.0, gap_below=-2.0).metadata.levels
 WORD, SENTENCE, LAST = (50, 90), (200, 500), (600, 640)
+SAID = [240, 300, 450]
 OVER_ALL = [BEGIN, 7, 8, BEGIN + 700]
 FIRST, BEFORE_LAST = WindowCut(0, 110, 180), WindowCut(0, 520, 580)
 
@@ -26,15 +27,16 @@ def window(heard: NDArray[np.float32], cut: WindowCut | None = None) -> SteeredW
 @pytest.mark.parametrize(
     ("tokens", "word_ends", "cut"),
     [
-        (OVER_ALL, [80, 300, 620], None),  # each has a word
-        (OVER_ALL, [300, 620], FIRST),  # the first is read by itself
-        (OVER_ALL, [195, 300, 620], FIRST),
-        (OVER_ALL, [80, 300], BEFORE_LAST),  # what is before the last is, and then the last
-        (OVER_ALL, [103, 300, 653], None),  # the alignment is a little late
+        (OVER_ALL, [80, *SAID, 620], None),  # each has words
+        (OVER_ALL, [*SAID, 620], FIRST),  # the first is read by itself
+        (OVER_ALL, [195, *SAID, 620], FIRST),
+        (OVER_ALL, [80, *SAID], BEFORE_LAST),  # what is before the last is, and then the last
+        (OVER_ALL, [103, *SAID, 653], None),  # the alignment is a little late
         (OVER_ALL, [], FIRST),
+        (OVER_ALL, [80, 300, 320, 620], FIRST),  # of a sentence of 6 s there are two words
         ([BEGIN, 7, BEGIN + 150, BEGIN + 190, 8, BEGIN + 550], [300], None),  # each has a text of its own
-        ([BEGIN, 7, BEGIN + 150, BEGIN + 190, 8], [80, 300], BEFORE_LAST),  # which may reach to the end
-        ([7, 8], [300, 620], FIRST),  # without timestamps
+        ([BEGIN, 7, BEGIN + 150, BEGIN + 190, 8], [80, *SAID], BEFORE_LAST),  # which may reach to the end
+        ([7, 8], [*SAID, 620], FIRST),  # without timestamps
         (
             [BEGIN + 195, 7, BEGIN + 700],
             [620],
@@ -84,8 +86,8 @@ def test_nothing_is_asked_of_the_model_where_texts_tell():
 def test_a_window_that_is_cut_is_asked_about_up_to_there():
     cut = WindowCut(0, 520, 700)
     heard = window(scores(WORD, SENTENCE, LAST), cut)
-    assert cut_at_left_out(OVER_ALL, heard, LEVELS, BEGIN, lambda: [80, 300]) is None
-    assert cut_at_left_out(OVER_ALL, heard, LEVELS, BEGIN, lambda: [300]) == FIRST
+    assert cut_at_left_out(OVER_ALL, heard, LEVELS, BEGIN, lambda: [80, *SAID]) is None
+    assert cut_at_left_out(OVER_ALL, heard, LEVELS, BEGIN, lambda: SAID) == FIRST
 
 
 def test_a_lone_word_behind_the_text_is_read_next():
@@ -103,7 +105,7 @@ def test_what_a_window_begins_or_ends_with_is_no_lone_word(heard: NDArray[np.flo
 
 
 @pytest.mark.parametrize(
-    ("text", "before", "heard", "cut", "echoes"),
+    ("text", "before", "heard", "cut", "misled"),
     [
         ("to the station", "We go to the station.", (0, 400), None, True),  # too few words for 8 s
         ("to the station", "We go to the station.", (0, 250), None, False),  # it may have been said again
@@ -112,10 +114,20 @@ def test_what_a_window_begins_or_ends_with_is_no_lone_word(heard: NDArray[np.flo
         ("Yes.", "Yes.", (0, 400), None, True),
         ("to the harbor", "We go to the station.", (0, 400), None, False),
         ("", "We go to the station.", (0, 400), None, False),
+        (
+            "We all go to the big station.",
+            "We go to the station.",
+            (0, 40),
+            WindowCut(0, 60, 200),
+            True,
+        ),  # in 0.8 s
+        ("We all go to the big station.", "We go to the station.", (0, 60), WindowCut(0, 80, 200), False),
+        ("We all go to the big station.", "", (0, 40), WindowCut(0, 60, 200), False),
+        ("We all go to the big station.", "We go to the station.", (0, 40), None, False),
     ],
 )
-def test_an_echo_of_the_text_before_is_told_from_what_is_said_again(
-    text: str, before: str, heard: tuple[int, int], cut: WindowCut | None, echoes: bool
+def test_a_text_made_of_that_before_is_told_from_what_is_said(
+    text: str, before: str, heard: tuple[int, int], cut: WindowCut | None, misled: bool
 ):
     answer = Answer(text, avg_logprob=-0.3, no_speech_prob=0.0, prompt=before)
-    assert echoes_text_before(answer, window(scores(heard), cut), LEVELS) is echoes
+    assert misled_by_text_before(answer, window(scores(heard), cut), LEVELS) is misled

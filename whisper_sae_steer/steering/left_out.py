@@ -25,6 +25,10 @@ EARLY_FRAMES, LATE_FRAMES = 5, 15
 """by which the alignment may have a word end before the gate hears it, or after"""
 SLOWEST_WORD_FRAMES = 100
 """more speech (2 s) than this a word, and the text isn't all that is said"""
+FASTEST_WORD_FRAMES = 6
+"""that a word takes on average at least (0.12 s)"""
+EDGE_FRAMES = 5
+"""without speech at the start of a window that begins between words"""
 
 
 class _Text(NamedTuple):
@@ -43,8 +47,8 @@ def cut_at_left_out(
 ) -> WindowCut | None:
     """Where the window is to end so that what its text leaves out between pauses is read by itself, or next.
 
-    Asked about are stretches of sure speech in a text that covers several. ``word_ends`` gives the frames at
-    which the text's words end. None if nothing was left out.
+    Asked about are stretches of sure speech in a text that covers several: each has words, and a long one
+    more than one. ``word_ends`` gives the frames at which the text's words end. None if nothing was left out.
     """
     until = window.cut.decode_until if window.cut else window.content
     scores = window.scores[:until].cpu().numpy()
@@ -57,24 +61,28 @@ def cut_at_left_out(
     }
     word_frames = word_ends() if doubtful else ()
     for number, (start, end) in enumerate(stretches):
-        told = any(start - EARLY_FRAMES < frame <= end + LATE_FRAMES for frame in word_frames)
-        if (start, end) in doubtful and not told:
+        told = sum(start - EARLY_FRAMES < frame <= end + LATE_FRAMES for frame in word_frames)
+        if (start, end) in doubtful and told < max(1, (end - start) // SLOWEST_WORD_FRAMES):
             ends = stretches[max(1, number) - 1][1] + PAD_FRAMES
             silence = int((scores[ends:] > levels.noise_ceiling).argmax())  # up to what may be a word
             return WindowCut(0, ends, ends + max(0, silence - PAD_FRAMES))
     return None
 
 
-def echoes_text_before(answer: Answer, window: SteeredWindow, levels: GateLevels) -> bool:
-    """Whether a window's text is that before it once more: it is to be decoded without.
+def misled_by_text_before(answer: Answer, window: SteeredWindow, levels: GateLevels) -> bool:
+    """Whether a window's text seems to be made of that before it: it is to be decoded without.
 
-    It has far fewer words than the speech that the window holds, or several beside a gap.
+    It is words of the text before, and far fewer than the speech that the window holds. Beside a gap it may
+    be several words of it, or more words than could be said.
     """
     until = window.cut.decode_until if window.cut else window.content
     spoken = int((window.scores[:until] >= levels.threshold).sum())
-    has_few = spoken > SLOWEST_WORD_FRAMES * len(words_of(answer.text))
+    words = len(words_of(answer.text))
+    if not answer.prompt or spoken > SLOWEST_WORD_FRAMES * words:
+        return answer.echoes_prompt(least_words=1)
     beside_gap = window.cut is not None or window.begins_at > 0
-    return (has_few or beside_gap) and answer.echoes_prompt(1 if has_few else ECHO_WORDS)
+    has_many = words >= ECHO_WORDS and spoken < FASTEST_WORD_FRAMES * words
+    return beside_gap and (has_many or answer.echoes_prompt())
 
 
 def sure_speech(scores: NDArray[np.float32], levels: GateLevels) -> list[tuple[int, int]]:
@@ -88,7 +96,7 @@ def is_lone(stretch: tuple[int, int]) -> bool:
     What a window begins or ends with may be part of what was read before, or is read next.
     """
     start, end = stretch
-    whole = start >= LEAST_WORD_FRAMES and end < WINDOW_FRAMES - PAD_FRAMES
+    whole = start >= EDGE_FRAMES and end < WINDOW_FRAMES - PAD_FRAMES
     return whole and LEAST_WORD_FRAMES <= end - start < REPLY_FRAMES
 
 

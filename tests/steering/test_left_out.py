@@ -52,6 +52,13 @@ def test_speech_without_a_word_of_the_text_ends_the_window(
     assert cut_at_left_out(tokens, heard, LEVELS, BEGIN, lambda: word_ends) == cut
 
 
+def test_a_pack_that_knows_no_gaps_asks_nothing():
+    levels = small_pack(threshold=4.0, ramp=1.0, gap_below=None).metadata.levels
+    heard = window(scores(WORD, SENTENCE, LAST))
+    assert cut_at_left_out(OVER_ALL, heard, levels, BEGIN, list) is None
+    assert read_on([BEGIN, 7, 8, BEGIN + 505], heard, levels, BEGIN).cut is None
+
+
 def test_a_word_that_is_not_sure_is_not_passed_over():
     unsure = np.maximum(scores(WORD, SENTENCE, LAST), scores((130, 150), level=3.0))
     assert cut_at_left_out(OVER_ALL, window(unsure), LEVELS, BEGIN, list) == WindowCut(0, 110, 110)

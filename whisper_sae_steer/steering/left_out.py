@@ -73,8 +73,10 @@ def misled_by_text_before(answer: Answer, window: SteeredWindow, levels: GateLev
     """Whether a window's text seems to be made of that before it: it is to be decoded without.
 
     It is words of the text before, and far fewer than the speech that the window holds. Beside a gap it may
-    be several words of it, or more words than could be said.
+    be several words of it, or more words than could be said. Never where the pack knows no gaps.
     """
+    if levels.gap_below is None:
+        return False
     until = window.cut.decode_until if window.cut else window.content
     spoken = int((window.scores[:until] >= levels.threshold).sum())
     words = len(words_of(answer.text))
@@ -86,7 +88,12 @@ def misled_by_text_before(answer: Answer, window: SteeredWindow, levels: GateLev
 
 
 def sure_speech(scores: NDArray[np.float32], levels: GateLevels) -> list[tuple[int, int]]:
-    """Stretches of a window, by its smoothed scores [T], in which somebody surely speaks, a pause apart."""
+    """Stretches of a window, by its smoothed scores [T], in which somebody surely speaks, a pause apart.
+
+    None where the pack knows no gaps.
+    """
+    if levels.gap_below is None:
+        return []
     return speech_regions(scores, levels.threshold, levels.speech_floor, PAUSE_FRAMES)
 
 

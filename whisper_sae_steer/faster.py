@@ -1,7 +1,7 @@
 """faster-whisper with steering: the same classes, and ``transcribe(audio, steer_alpha=1.0)``."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -52,7 +52,7 @@ from .steering.faster_results import (
 )
 from .steering.filtering import check_filter_risk
 from .steering.language import detect_at_speech
-from .steering.left_out import cut_at_left_out, misled_by_text_before
+from .steering.left_out import ends_of_words, read_again
 from .steering.operator import check_alpha
 from .steering.pack import load_pack
 from .steering.parts import find_parts
@@ -243,14 +243,15 @@ class WhisperModel(faster_whisper.WhisperModel):
         call = current(self.steerer)
         if self.steerer is not None and call is not None and call.options.skip_gaps:
             levels = self.steerer.pack.metadata.levels
-            before, alone = _parts_of(prompt, tokenizer)
-            answer = Answer(_text(tokens, tokenizer), logprob, silence, _text(before, tokenizer))
-            if misled_by_text_before(answer, window, levels):
-                return self.generate_with_fallback(encoder_output, alone, tokenizer, options)
+            start = prompt.index(tokenizer.sot)  # behind the text before
+            text, before = self.model.text_of(tokens), self.model.text_of(prompt[:start])
+            answer = Answer(text, logprob, silence, before)
             word_ends = partial(self._word_ends, tokens, window.content, tokenizer, encoder_output)
-            left_out = cut_at_left_out(tokens, window, levels, begin, word_ends)
-            if left_out is not None and encoder_output.mel is not None:
-                plan = WindowPlan(left_out, window.begins_at, window.content)
+            again = read_again(tokens, answer, window, levels, begin, word_ends)
+            if again is not None and again.cut is None:
+                return self.generate_with_fallback(encoder_output, prompt[start:], tokenizer, options)
+            if again is not None and encoder_output.mel is not None:
+                plan = WindowPlan(again.cut, window.begins_at, window.content)
                 encoded = self._encode_planned(encoder_output.mel, plan, call)
                 return self.generate_with_fallback(encoded, prompt, tokenizer, options)
             tokens, cut = read_on(tokens, window, levels, begin, call.in_excerpt)
@@ -261,11 +262,10 @@ class WhisperModel(faster_whisper.WhisperModel):
         self, tokens: list[int], content: int, tokenizer: Any, encoder_output: EncoderOutput
     ) -> list[float]:
         """Frames at which the words of a window's tokens end, as cross-attention aligns them."""
-        text = _texts_tokens(tokens, tokenizer)
+        text = [token for token in tokens if token < tokenizer.eot]
         find_alignment: Any = self.find_alignment  # the library's annotation is of one text; it takes several
         words = find_alignment(tokenizer, [text], encoder_output, MEL_FRAMES_PER_ENCODER_FRAME * content)[0]
-        said = (word for word in words if any(map(str.isalnum, word["word"])))  # no punctuation by itself
-        return [word["end"] * self.tokens_per_second for word in said]
+        return ends_of_words((word["word"], word["end"]) for word in words)
 
     def _split_segments_by_timestamps(
         self, tokenizer: Any, tokens: list[int], *args: Any, **kwargs: Any
@@ -348,21 +348,6 @@ def _ended_at(features: np.ndarray, frame: int) -> np.ndarray:
     ended = features.copy()
     ended[:, MEL_FRAMES_PER_ENCODER_FRAME * frame :] = 0
     return ended
-
-
-def _parts_of(prompt: list[int], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The text before that a window is prompted with, and the prompt without it."""
-    start = prompt.index(tokenizer.sot)
-    return prompt[:start], prompt[start:]
-
-
-def _texts_tokens(tokens: Sequence[int], tokenizer: Any) -> list[int]:
-    """Without timestamps and other special tokens."""
-    return [token for token in tokens if token < tokenizer.eot]
-
-
-def _text(tokens: Sequence[int], tokenizer: Any) -> str:
-    return tokenizer.decode(_texts_tokens(tokens, tokenizer))
 
 
 def _needs_times_of_parts(options: Mapping[str, Any]) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 import torch
 import whisper
 from torch import Tensor, nn
-from whisper.audio import TOKENS_PER_SECOND
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import ModelDimensions, Whisper
 from whisper.timing import find_alignment
@@ -39,7 +38,7 @@ from .steering.cuts import (
 from .steering.doubt import Answer, resolve_doubt
 from .steering.filtering import check_filter_risk, filter_result
 from .steering.language import detect_at_speech, language_call
-from .steering.left_out import cut_at_left_out, misled_by_text_before
+from .steering.left_out import ReadAgain, ends_of_words, read_again
 from .steering.openai_library import Transcription, library_transcribe
 from .steering.operator import check_alpha
 from .steering.pack import SteeringPack, load_pack
@@ -173,16 +172,13 @@ class SteeredWhisper(Whisper):
             decoded = asked[0]
         else:
             decoded = self._decode_window(call, resolved, options, **kwargs)
-        window, result = resolved.window(), decoded.result
-        levels = self.steerer.pack.metadata.levels
-        answer = self._answer(result, options, kwargs)
-        if call.options.skip_gaps and misled_by_text_before(answer, window, levels):
+        if decoded.again is not None and decoded.again.cut is None:
             return self.decode(mel, replace(options, **{**kwargs, "prompt": None}))
-        if decoded.left_out is not None:
-            plan = WindowPlan(decoded.left_out, resolved.begins_at, resolved.content)
+        if decoded.again is not None:
+            plan = WindowPlan(decoded.again.cut, resolved.begins_at, resolved.content)
             _keep_batch(mel, self._encode_planned(call, mel.half() if options.fp16 else mel, plan))
             return self.decode(mel, options, **kwargs)
-        window = window._replace(cut=decoded.cut)
+        window, result = resolved.window()._replace(cut=decoded.cut), decoded.result
         return replace(result, temperature=WindowTemperature(result.temperature, window))
 
     def _answer(self, result: DecodingResult, options: DecodingOptions, kwargs: Mapping[str, Any]) -> Answer:
@@ -268,9 +264,12 @@ class SteeredWhisper(Whisper):
             return _DecodedWindow(result, cut)
         window, levels = batch.window(), self.steerer.pack.metadata.levels
         word_ends = partial(self._word_ends, result, frames, batch.content, options)
-        left_out = cut_at_left_out(result.tokens, window, levels, begin, word_ends)
+        answer = self._answer(result, options, kwargs)
+        again = read_again(result.tokens, answer, window, levels, begin, word_ends)
+        if again is not None:
+            return _DecodedWindow(result, cut, again)
         tokens, cut = read_on(result.tokens, window, levels, begin)
-        return _DecodedWindow(replace(result, tokens=tokens), cut, left_out)
+        return _DecodedWindow(replace(result, tokens=tokens), cut)
 
     def _word_ends(
         self, result: DecodingResult, frames: Tensor, content: int, options: DecodingOptions
@@ -280,8 +279,7 @@ class SteeredWhisper(Whisper):
         text = [token for token in result.tokens if token < tokenizer.eot]
         model, mel_frames = cast(Whisper, _ReadsFrames(self)), MEL_FRAMES_PER_ENCODER_FRAME * content
         words = find_alignment(model, tokenizer, text, frames, mel_frames)
-        said = (word for word in words if any(map(str.isalnum, word.word)))  # no punctuation by itself
-        return [word.end * TOKENS_PER_SECOND for word in said]
+        return ends_of_words((word.word, word.end) for word in words)
 
     def _tokenizer(self, options: DecodingOptions = DecodingOptions()) -> Tokenizer:  # noqa: B008 (frozen)
         return get_tokenizer(
@@ -353,8 +351,8 @@ class _DecodedWindow(NamedTuple):
 
     result: DecodingResult
     cut: WindowCut | None
-    left_out: WindowCut | None = None
-    """where the window is to be cut and decoded again, for what was left out"""
+    again: ReadAgain | None = None
+    """how the window is to be decoded once more, if it is; then nothing here counts"""
 
 
 class _ReadsFrames:

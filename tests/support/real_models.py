@@ -79,7 +79,7 @@ def one_window(gap: float = 8.0) -> OneWindow:
 
 
 def word_around_sentence(pause: float) -> NDArray[np.float32]:
-    """ "to the station", a pause of faint noise, the sentence that has it, the pause and the words again."""
+    """The words "to the station", a pause of faint noise, their sentence, the pause and the words again."""
     speech, rate = sample("speech"), 16_000
     words = speech[round(5.15 * rate) : round(5.85 * rate)]
     noise = np.random.default_rng(1).normal(0, 0.002, round(pause * rate)).astype(np.float32)

@@ -99,6 +99,12 @@ class SteeredEncoder:
     def detect_language(self, features: EncoderOutput) -> Any:
         return self._inner.detect_language(_storage_of(self._encoded(features)))
 
+    def text_of(self, tokens: Sequence[int | str]) -> str:
+        """The text of token ids; CTranslate2 takes prompts of strings too, which count as none."""
+        end_of_text = self._tokenizer.token_to_id("<|endoftext|>")
+        assert end_of_text is not None
+        return self._tokenizer.decode([t for t in tokens if isinstance(t, int) and t < end_of_text])
+
     def _encoded(self, features: EncoderOutput) -> EncoderOutput:
         if features.shape[1] != self._inner.n_mels or current(self._steerer) is None:
             return features
@@ -141,13 +147,7 @@ class SteeredEncoder:
     def _answer(self, result: Any, prompt: Sequence[int | str], length_penalty: float) -> Answer:
         tokens = result.sequences_ids[0]
         logprob = average_logprob(result.scores[0], len(tokens), length_penalty)
-        return Answer(self._text(tokens), logprob, result.no_speech_prob, self._text(prompt))
-
-    def _text(self, tokens: Sequence[int | str]) -> str:
-        """The text of token ids; CTranslate2 takes prompts of strings too, which count as none."""
-        end_of_text = self._tokenizer.token_to_id("<|endoftext|>")
-        assert end_of_text is not None
-        return self._tokenizer.decode([t for t in tokens if isinstance(t, int) and t < end_of_text])
+        return Answer(self.text_of(tokens), logprob, result.no_speech_prob, self.text_of(prompt))
 
     def _generate_silent(
         self, batch: SteeredBatch, rows: Sequence[int], prompts: Any, kwargs: dict[str, Any]

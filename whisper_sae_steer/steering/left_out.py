@@ -5,13 +5,13 @@ what follows, or writes once what was said again, with times that cover both. Wh
 where the gate hears somebody, the model's own alignment tells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio.units import WINDOW_FRAMES
+from ..audio.units import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, WINDOW_FRAMES
 from .batch import SteeredWindow
 from .cuts import PAD_FRAMES, REPLY_FRAMES, WindowCut, speech_regions
 from .doubt import ECHO_WORDS, Answer, words_of
@@ -31,11 +31,43 @@ EDGE_FRAMES = 5
 """without speech at the start of a window that begins between words"""
 
 
+class ReadAgain(NamedTuple):
+    """How a window is to be decoded once more."""
+
+    cut: WindowCut | None
+    """where it is to end; None: as it is, but without the text before"""
+
+
 class _Text(NamedTuple):
     """What lies between two timestamps of a window, in frames."""
 
     start: int
     end: int
+
+
+def read_again(
+    tokens: Sequence[int],
+    answer: Answer,
+    window: SteeredWindow,
+    levels: GateLevels,
+    timestamp_begin: int,
+    word_ends: Callable[[], Sequence[float]],
+) -> ReadAgain | None:
+    """Whether what was decoded of a window is of the text before, or leaves something out; None if neither.
+
+    ``word_ends`` is that of :func:`cut_at_left_out`.
+    """
+    if misled_by_text_before(answer, window, levels):
+        return ReadAgain(None)
+    cut = cut_at_left_out(tokens, window, levels, timestamp_begin, word_ends)
+    return ReadAgain(cut) if cut is not None else None
+
+
+def ends_of_words(words: Iterable[tuple[str, float]]) -> list[float]:
+    """Frames at which words end, of their texts and ends in seconds; punctuation by itself is none."""
+    return [
+        end * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME for text, end in words if any(map(str.isalnum, text))
+    ]
 
 
 def cut_at_left_out(

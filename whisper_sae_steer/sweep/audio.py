@@ -51,10 +51,8 @@ def audios(stream: StreamConfig, changes: Sequence[Change]) -> dict[str, StreamC
     """The audio as given and each change of it, by name. ConfigError for two that are the same."""
     found = {AS_GIVEN: stream}
     for one in changes:
-        name, changed = (
-            "-".join(f"{option}{value:g}" for option, value in one.items()),
-            replace(stream, **one),
-        )
+        name = "-".join(f"{option}{value:g}" for option, value in one.items())
+        changed = replace(stream, **one)
         if changed in found.values():
             raise ConfigError(f"audio with {name} is the same as other audio; leave it out")
         found[name] = changed

@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.hard_cases import RATE, Audio, decibels, made, voice
-from whisper_sae_steer.audio.clips import Clip
+from whisper_sae_steer.audio.clips import Clip, read_manifest
 from whisper_sae_steer.audio.reading import load_audio
+from whisper_sae_steer.bench.hard.conditions import jobs
+from whisper_sae_steer.bench.hard.material import material
 
 
 def test_gaps_lie_where_they_are_said_to(manifest: Path) -> None:
@@ -50,6 +52,21 @@ def test_paragraphs_differ_from_music_gaps_only_in_their_gaps(manifest: Path) ->
             levels.append(float(np.mean(mixed.audio[round(start * RATE) : round(end * RATE)] ** 2)))
     assert kinds == {"nonspeech", "music"}
     assert 0 < levels.count(0) < len(levels) / 2
+
+
+def test_remarks_are_single_words_and_sentences_each_between_pauses(manifest: Path, talk: Path) -> None:
+    given = material([*read_manifest(manifest), *read_manifest(talk)])
+    recordings = [job.make() for job in jobs("remarks", given, 8)]
+    fillings: set[str] = set()
+    for recording in recordings:
+        assert 60 <= len(recording.audio) / RATE <= 160
+        assert all(1.5 <= end - start <= 35 for start, end in recording.gaps)
+        assert all(len(part) == 1 for part in recording.parts[1:-1])
+        fillings |= {clip.kind for clip in recording.background}
+    lengths = [len(clip.text.split()) for recording in recordings for clip in recording.speech]
+    assert not {2, 3} & set(lengths)
+    assert 0.2 < lengths.count(1) / len(lengths) < 0.6
+    assert fillings == {"nonspeech", "music"}
 
 
 def test_joined_sentences_have_no_gaps(manifest: Path) -> None:

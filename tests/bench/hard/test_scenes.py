@@ -107,7 +107,7 @@ def test_heads_begin_with_sound_or_silence(talk: Path) -> None:
 def test_what_a_manifest_lacks_for_scenes(talk: Path, manifest: Path) -> None:
     clips = read_manifest(talk)
     given = material([clip for clip in clips if clip.class_ not in ("dog-bark", "sentence")])
-    for condition in ("reply", "music-gaps", "paragraphs", "joined"):
+    for condition in ("reply", "music-gaps", "paragraphs", "remarks", "joined"):
         with pytest.raises(ManifestError, match=f"condition {condition}: no fitting speech"):
             jobs(condition, given, 1)
     with pytest.raises(ManifestError, match="sound-after-speech: no sound of the classes human-nonverbal,"):

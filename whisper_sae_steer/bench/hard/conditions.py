@@ -48,7 +48,7 @@ def jobs(condition: str, given: Material, count: int) -> list[Job]:
     if not utterances:
         raise lacking(condition, "fitting speech with transcripts")
     if condition in DIALOGUES:
-        make = partial(dialogue, DIALOGUES[condition], given._replace(speech=utterances))
+        make = partial(dialogue, DIALOGUES[condition], given)
         count = min(count, DIALOGUES[condition].most)
         return [Job(condition, "speech", f"{i:04d}", partial(make, i)) for i in range(count)]
     if condition in SCENES:

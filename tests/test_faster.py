@@ -42,7 +42,7 @@ from whisper_sae_steer.errors import AlphaError, AttachError, AudioError, PackEr
 from whisper_sae_steer.faster import BatchedInferencePipeline, Segment, TranscriptionInfo, WhisperModel, Word
 from whisper_sae_steer.reports import metrics
 from whisper_sae_steer.steering.calls import Call, CallOptions, active, current
-from whisper_sae_steer.steering.ctranslate import SteeredEncoder, steer_storage
+from whisper_sae_steer.steering.ctranslate import Decoded, SteeredEncoder, steer_storage
 from whisper_sae_steer.steering.labels import label_segment
 from whisper_sae_steer.steering.operator import Operator
 from whisper_sae_steer.steering.pack import SteeringPack
@@ -625,6 +625,27 @@ def test_words_by_themselves_before_and_after_a_sentence_are_read(name: str, pau
     heard = " ".join(metrics.normalise("".join(segment.text for segment in segments), "en").split())
     assert heard.startswith("to the station")
     assert "leaves at noon so please bring the 2 blue boxes" in heard
+    assert heard.endswith("to the station")
+    assert heard.count("station") == 3
+
+
+def test_a_window_with_speech_that_has_no_text_is_read_part_by_part(monkeypatch: pytest.MonkeyPatch):
+    model = WhisperModel("tiny.en", compute_type="int8", cpu_threads=1)
+    decode: Any = fw.WhisperModel.generate_with_fallback
+    seen: list[float] = []
+
+    def sounds_silent_at_first(*args: Any) -> Any:
+        result, logprob, *rest = decode(*args)
+        seen.append(logprob)
+        if len(seen) == 1:
+            return Decoded([[]], 1.0), -2.0, *rest
+        return result, logprob, *rest
+
+    monkeypatch.setattr(fw.WhisperModel, "generate_with_fallback", sounds_silent_at_first)
+    segments, _ = model.transcribe(word_around_sentence(4.0), language="en")
+    heard = " ".join(metrics.normalise("".join(segment.text for segment in segments), "en").split())
+    assert len(seen) > 2
+    assert heard.startswith("to the station")
     assert heard.endswith("to the station")
     assert heard.count("station") == 3
 

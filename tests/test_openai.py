@@ -8,6 +8,7 @@ import pickle
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -531,6 +532,26 @@ def test_whispers_default_of_fp16_is_no_warning_on_a_cpu():
 def test_words_by_themselves_before_and_after_a_sentence_are_read(shipped: SteeredWhisper):
     result = shipped.transcribe(word_around_sentence(4.0), language="en")
     heard = " ".join(metrics.normalise(result["text"], "en").split())
+    assert heard.startswith("to the station")
+    assert heard.endswith("to the station")
+    assert heard.count("station") == 3
+
+
+def test_a_window_with_speech_that_has_no_text_is_read_part_by_part(
+    shipped: SteeredWhisper, monkeypatch: pytest.MonkeyPatch
+):
+    decode: Any = whisper.decode
+    seen: list[Any] = []
+
+    def sounds_silent_at_first(*args: Any, **kwargs: Any) -> Any:
+        result = decode(*args, **kwargs)
+        seen.append(result)
+        silent = replace(result, tokens=[], text="", no_speech_prob=1.0, avg_logprob=-2.0)
+        return silent if len(seen) == 1 else result
+
+    monkeypatch.setattr(whisper, "decode", sounds_silent_at_first)
+    heard = metrics.normalise(shipped.transcribe(word_around_sentence(4.0), language="en")["text"], "en")
+    assert len(seen) > 2
     assert heard.startswith("to the station")
     assert heard.endswith("to the station")
     assert heard.count("station") == 3

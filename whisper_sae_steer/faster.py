@@ -237,8 +237,8 @@ class WhisperModel(faster_whisper.WhisperModel):
             )
         window = encoder_output.batch.window()
         tokens, silence = result.sequences_ids[0], result.no_speech_prob
-        rule = SilenceRule(options.no_speech_threshold, options.log_prob_threshold)
-        if cut is not None and rule(silence, logprob):
+        dropped = SilenceRule(options.no_speech_threshold, options.log_prob_threshold)(silence, logprob)
+        if cut is not None and dropped:
             tokens, silence = [], 0.0  # or the whole window would be skipped
         call = current(self.steerer)
         if self.steerer is not None and call is not None and call.options.skip_gaps:
@@ -247,7 +247,8 @@ class WhisperModel(faster_whisper.WhisperModel):
             text, before = self.model.text_of(tokens), self.model.text_of(prompt[:start])
             answer = Answer(text, logprob, silence, before)
             word_ends = partial(self._word_ends, tokens, window.content, tokenizer, encoder_output)
-            again = read_again(tokens, answer, window, levels, begin, word_ends)
+            kept = [] if dropped else tokens
+            again = read_again(kept, answer, window, levels, begin, word_ends)
             if again is not None and again.cut is None:
                 return self.generate_with_fallback(encoder_output, prompt[start:], tokenizer, options)
             if again is not None and encoder_output.mel is not None:

@@ -258,14 +258,16 @@ class SteeredWhisper(Whisper):
         result = whisper.decode(self, frames, options, **kwargs)
         assert isinstance(result, DecodingResult)  # transcribe decodes one window at a time
         result = replace(result, no_speech_prob=batch.no_speech_prob(0, result.no_speech_prob))
-        if cut is not None and call.silence_rule(result.no_speech_prob, result.avg_logprob):
+        dropped = call.silence_rule(result.no_speech_prob, result.avg_logprob)
+        if cut is not None and dropped:
             result = replace(result, tokens=[], no_speech_prob=0.0)  # or the whole window would be skipped
         if not call.options.skip_gaps or self.steerer is None:
             return _DecodedWindow(result, cut)
         window, levels = batch.window(), self.steerer.pack.metadata.levels
         word_ends = partial(self._word_ends, result, frames, batch.content, options)
         answer = self._answer(result, options, kwargs)
-        again = read_again(result.tokens, answer, window, levels, begin, word_ends)
+        kept = [] if dropped else result.tokens
+        again = read_again(kept, answer, window, levels, begin, word_ends)
         if again is not None:
             return _DecodedWindow(result, cut, again)
         tokens, cut = read_on(result.tokens, window, levels, begin)

@@ -42,7 +42,8 @@ def window(heard: NDArray[np.float32], cut: WindowCut | None = None) -> SteeredW
             [620],
             FIRST,
         ),  # a sentence is left out, and so is what is before the text
-        ([], [], None),
+        ([], [], FIRST),  # no text at all
+        ([BEGIN, BEGIN + 700], [], FIRST),
     ],
 )
 def test_speech_without_a_word_of_the_text_ends_the_window(

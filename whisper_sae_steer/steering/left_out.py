@@ -55,7 +55,8 @@ def read_again(
 ) -> ReadAgain | None:
     """Whether what was decoded of a window is of the text before, or leaves something out; None if neither.
 
-    ``word_ends`` is that of :func:`cut_at_left_out`.
+    ``tokens`` are none if the caller's rule for silence drops them. ``word_ends`` is that of
+    :func:`cut_at_left_out`.
     """
     if misled_by_text_before(answer, window, levels):
         return ReadAgain(None)
@@ -80,18 +81,20 @@ def cut_at_left_out(
     """Where the window is to end so that what its text leaves out between pauses is read by itself, or next.
 
     Asked about are stretches of sure speech in a text that covers several: each has words, and a long one
-    more than one. ``word_ends`` gives the frames at which the text's words end. None if nothing was left out.
+    more than one. Tokens without a word leave out all of it. ``word_ends`` gives the frames at which the
+    text's words end. None if nothing was left out.
     """
     until = window.cut.decode_until if window.cut else window.content
     scores = window.scores[:until].cpu().numpy()
     stretches = [s for s in sure_speech(scores, levels) if is_lone(s) or s[1] - s[0] >= REPLY_FRAMES]
+    texts = list(_texts(tokens, timestamp_begin, until))
     doubtful = {
         stretch
-        for text in _texts(tokens, timestamp_begin, until)
+        for text in texts or [_Text(0, until)]
         if len(covered := [s for s in stretches if _overlap(s, text) >= LEAST_WORD_FRAMES]) > 1
         for stretch in covered
     }
-    word_frames = word_ends() if doubtful else ()
+    word_frames = word_ends() if doubtful and texts else ()
     for number, (start, end) in enumerate(stretches):
         told = sum(start - EARLY_FRAMES < frame <= end + LATE_FRAMES for frame in word_frames)
         if (start, end) in doubtful and told < max(1, (end - start) // SLOWEST_WORD_FRAMES):
